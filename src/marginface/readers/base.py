@@ -1,0 +1,37 @@
+"""What every reader is: random access to records of one face data set. Leaf: knows nothing of decoding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One face of a data set, as it lies there.
+
+    image: encoded bytes (JPEG, PNG ...), or RGB uint8 (H, W, 3) where the set is not stored encoded.
+    label: class index in [0, num_classes).
+    key: names the record within its set, for people and messages: a path, a RecordIO key, ...
+    points: float32 (5, 2), x and y in pixels of `image`: left eye, right eye, nose, left and right mouth
+        corner as seen in the image; None where the set has none.
+    """
+
+    image: bytes | np.ndarray
+    label: int
+    key: str
+    points: np.ndarray | None = None
+
+
+class Reader(Protocol):
+    """Random access to a labelled set. Safe to share between threads, and between processes after a fork."""
+
+    labels: np.ndarray  # int64 (len,), each in [0, num_classes)
+    num_classes: int
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        """The records at `indices`, in that order. Raises InputError naming file, record and byte offset."""
+        ...

@@ -1,0 +1,31 @@
+"""Reference numbers: `MARGINFACE_GOLDEN` names the folder, `tests/golden` is the small copy used by default."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(os.environ.get("MARGINFACE_GOLDEN", Path(__file__).parent / "golden"))
+
+
+@functools.cache
+def manifest() -> dict[str, Any]:
+    return json.loads((FOLDER / "manifest.json").read_text())
+
+
+def entries(prefix: str) -> list[str]:
+    """Names of the manifest's entries below `prefix`, for `pytest.mark.parametrize`."""
+    return sorted(name for name in manifest()["entries"] if name.startswith(prefix))
+
+
+def entry(name: str) -> dict[str, Any]:
+    return manifest()["entries"][name]
+
+
+def arrays(name: str) -> dict[str, np.ndarray]:
+    """The arrays of one npz file; never unpickles."""
+    with np.load(FOLDER / name, allow_pickle=False) as file:
+        return dict(file)
