@@ -1,0 +1,55 @@
+"""Networks from face images to embeddings, by name. For training, the embedder and the importers."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..errors import InputError
+from .blocks import Backbone
+from .iresnet import IResNet
+from .mobilefacenet import MobileFaceNet
+
+__all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
+
+# name -> builder(num_features=512, **options). What `partial` fixes is no option.
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "iresnet18": partial(IResNet, blocks=(2, 2, 2, 2)),
+    "iresnet34": partial(IResNet, blocks=(3, 4, 6, 3)),
+    "iresnet50": partial(IResNet, blocks=(3, 4, 14, 3)),
+    "iresnet100": partial(IResNet, blocks=(3, 13, 30, 3)),
+    "iresnet200": partial(IResNet, blocks=(6, 26, 60, 6)),
+    "mobilefacenet": partial(MobileFaceNet, blocks=(1, 4, 6, 2), scale=2),
+    "mobilefacenet-large": partial(MobileFaceNet, blocks=(2, 8, 12, 4), scale=4),
+    # a new backbone is one line here
+}
+
+
+def create_backbone(name: str, num_features: int = 512, **options: Any) -> Backbone:
+    """Builds a backbone with fresh weights.
+
+    name: one of `list_backbones()`. num_features: length of the embedding. options: the builder's own.
+    Raises InputError for a name or an option that does not exist, listing the valid ones.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"there is no backbone {name!r}; choose one of {', '.join(list_backbones())}")
+    if num_features < 1:
+        raise InputError(f"num_features is {num_features}; an embedding needs at least one number")
+    valid = backbone_options(name)
+    for option in options:
+        if option not in valid:
+            known = ", ".join(valid) or "none"
+            raise InputError(f"backbone {name} has no option {option!r}; its options are: {known}")
+    return BACKBONES[name](num_features=num_features, **options)
+
+
+def list_backbones() -> list[str]:
+    """The names `create_backbone` knows."""
+    return sorted(BACKBONES)
+
+
+def backbone_options(name: str) -> list[str]:
+    """The options `create_backbone` takes for `name`, besides num_features."""
+    builder = BACKBONES[name]
+    fixed = {"num_features", *(builder.keywords if isinstance(builder, partial) else ())}
+    return [option for option in inspect.signature(builder).parameters if option not in fixed]

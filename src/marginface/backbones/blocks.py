@@ -1,0 +1,63 @@
+"""What several backbones share: their type, convolutions, squeeze-and-excitation, the float32 head."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A network from normalised RGB images to embeddings.
+
+    Call it with float (N, 3, *image_size) as `preprocess.normalise` makes it; it returns (N, num_features),
+    not L2-normalised.
+    """
+
+    num_features: int
+    image_size: tuple[int, int]  # height, width
+
+    def __init__(self, num_features: int, image_size: tuple[int, int] = (112, 112)) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.image_size = image_size
+
+
+def conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+
+
+def conv1x1(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighed by the whole map (Hu et al. 2018): pool, C -> C/r -> C, sigmoid, multiply."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.fc1 = conv1x1(channels, channels // reduction)
+        self.fc2 = conv1x1(channels // reduction, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean((2, 3), keepdim=True)
+        weights: Tensor = self.fc2(self.fc1(pooled).relu()).sigmoid()
+        return x * weights
+
+
+def in_weight_precision(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Applies `layers` without autocast, in the dtype of their weights.
+
+    The embedding head stays in float32 while the trunk runs in bf16: its sum over 25,088 values is where half
+    precision would cost accuracy, and it is a hundredth of the work.
+    """
+    x = x.to(next(layers[0].parameters()).dtype)
+    if not torch.is_autocast_enabled(x.device.type):
+        return _apply(layers, x)
+    with torch.autocast(x.device.type, enabled=False):
+        return _apply(layers, x)
+
+
+def _apply(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
