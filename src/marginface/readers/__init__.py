@@ -1,0 +1,52 @@
+"""Data sets of every layout as one kind of thing: `open_reader(path)` recognises what lies there."""
+
+import os
+from pathlib import Path
+
+from marginface.errors import InputError
+from marginface.readers.base import Reader, Record
+from marginface.readers.folder import FolderReader, holds_identities
+
+__all__ = ["Reader", "Record", "open_reader"]
+
+UNDERSTOOD = (
+    """a folder with one subfolder of images for each identity, or "synthetic:identities=500,images=20\""""
+)
+
+
+def open_reader(spec: str | os.PathLike[str]) -> Reader:
+    """The reader for what lies at `spec`, recognised by its content and not by its name.
+
+    `synthetic` and `synthetic:identities=500,images=20,seed=0,first=0` make the built-in faces.
+
+    Raises InputError if nothing lies there or nobody understands it.
+    """
+    if str(spec).partition(":")[0] == "synthetic":
+        return _synthetic(str(spec).partition(":")[2])
+    path = Path(spec)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give {UNDERSTOOD}.")
+    if path.is_dir():
+        if holds_identities(path / "imgs"):
+            return FolderReader(path / "imgs")
+        return FolderReader(path)
+    raise InputError(f"{path}: not a data set that marginface understands; give {UNDERSTOOD}.")
+
+
+def _synthetic(options: str) -> Reader:
+    """Parses `identities=500,images=20,seed=0,first=0`."""
+    numbers = {"identities": 500, "images": 20, "seed": 0, "first": 0}
+    for option in filter(None, options.split(",")):
+        name, _, value = option.partition("=")
+        if name not in numbers or not value.isdecimal():
+            raise InputError(
+                f"synthetic:{options}: {option!r} is not understood;"
+                f" give {', '.join(numbers)} as whole numbers, such as synthetic:identities=500,images=20."
+            )
+        numbers[name] = int(value)
+
+    from marginface.readers.synthetic import SyntheticFaces  # the renderer is only loaded if it is asked for
+
+    return SyntheticFaces(
+        numbers["identities"], numbers["images"], seed=numbers["seed"], first_identity=numbers["first"]
+    )

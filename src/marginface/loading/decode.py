@@ -1,0 +1,163 @@
+"""Encoded bytes to RGB pixels, on threads: the slowest step from record to batch. Called by the loader."""
+
+import functools
+import os
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from marginface.errors import InputError
+from marginface.readers.base import Record
+
+MAX_PIXELS = 1 << 26  # 200 MB once decoded; what claims to be larger is refused before memory is taken
+JPEG = b"\xff\xd8\xff"
+
+
+def decode(record: Record) -> np.ndarray:
+    """The picture of a record as RGB uint8 (H, W, 3).
+
+    Arrays pass through, grey becomes RGB, alpha is dropped, 16 bits become 8, CMYK is converted, and the
+    rotation that EXIF asks for is made.
+
+    Raises InputError, naming the record, if the image is damaged, truncated, not JPEG, PNG, BMP, WebP or PNM,
+    or larger than MAX_PIXELS.
+    """
+    return _decode(record, None)
+
+
+def decode_batch(
+    records: Sequence[Record], size: int = 112, resize: bool = False, threads: int = 1
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Pictures of many records: RGB uint8 (N, size, size, 3), and {position: reason} of those not readable.
+
+    Rows of unreadable images are zero: the caller leaves them out. With `resize`, the short side is scaled to
+    `size` and the middle cut out.
+
+    Raises InputError for an image of another size, unless `resize` is given.
+    """
+    images = np.zeros((len(records), size, size, 3), dtype=np.uint8)
+    failures: dict[int, str] = {}
+
+    def fill(positions: range) -> None:
+        for position in positions:
+            row = images[position]
+            try:
+                picture = _decode(records[position], row)
+            except InputError as error:
+                failures[position] = str(error)
+                continue
+            if picture is not row:
+                row[:] = _fit(picture, size, resize, records[position].key)
+
+    # four pieces a thread even out images of different cost
+    piece = max(1, -(-len(records) // (4 * threads)))
+    pieces = [range(start, min(start + piece, len(records))) for start in range(0, len(records), piece)]
+    if threads > 1:
+        list(_pool(threads, os.getpid()).map(fill, pieces))
+    else:
+        fill(range(len(records)))
+    return images, dict(sorted(failures.items()))
+
+
+@functools.cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept from batch to batch; a forked process must not inherit one, hence its number in the key."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"decode-{process}")
+
+
+def _decode(record: Record, out: np.ndarray | None) -> np.ndarray:
+    """As `decode`; a plain JPEG of exactly the size of `out` is decoded into it without a copy."""
+    if isinstance(record.image, np.ndarray):
+        return _checked_array(record.image, record.key)
+    try:
+        height, width = _claimed_size(record.image)
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"it claims {width}×{height} pixels, more than the {MAX_PIXELS:,} allowed")
+        if not record.image.startswith(JPEG):
+            return _decode_by_opencv(record.image)
+        if out is None or out.shape != (height, width, 3):
+            out = np.empty((height, width, 3), dtype=np.uint8)
+        simplejpeg.decode_jpeg(record.image, buffer=out)
+        if record.image.find(b"Exif\0\0", 0, 4096) >= 0:
+            return _decode_by_opencv(record.image)  # which turns the picture as EXIF says
+        return out
+    except (ValueError, struct.error, IndexError, cv2.error) as error:
+        raise InputError(f"{record.key}: the image cannot be read: {_reason(error)}.") from error
+
+
+def _decode_by_opencv(data: bytes) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError("it is damaged or truncated")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _claimed_size(data: bytes) -> tuple[int, int]:
+    """(height, width) as the header says, so that a bomb is known before it is decoded."""
+    if data.startswith(JPEG):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        return height, width
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        width, height = struct.unpack_from(">II", data, 16)
+        return height, width
+    if data.startswith(b"BM"):
+        # the oldest of BMP's headers, 12 bytes long, has 16-bit sizes
+        width, height = struct.unpack_from("<HH" if data[14] == 12 else "<ii", data, 18)
+        return abs(height), abs(width)  # a negative height means rows from the top
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp_size(data)
+    if data[:2] in (b"P5", b"P6"):
+        fields = b" ".join(line.partition(b"#")[0] for line in data[:1024].split(b"\n")).split()
+        return int(fields[2]), int(fields[1])
+    if not data:
+        raise ValueError("it is empty")
+    raise ValueError("it is not JPEG, PNG, BMP, WebP or PNM")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Of the three kinds: lossy, lossless and extended (https://developers.google.com/speed/webp/docs/riff_container)."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return height & 0x3FFF, width & 0x3FFF
+
+
+def _checked_array(image: np.ndarray, key: str) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(
+            f"{key}: the image is a {image.dtype} array of shape {image.shape}; expected RGB uint8 (H, W, 3)."
+        )
+    return image
+
+
+def _fit(picture: np.ndarray, size: int, resize: bool, key: str) -> np.ndarray:
+    height, width = picture.shape[:2]
+    if (height, width) == (size, size):
+        return picture
+    if not resize:
+        raise InputError(
+            f"{key}: the image is {width}×{height} pixels, not {size}×{size}; align the faces first with"
+            f" `marginface align SRC DST`, or scale them with `--data.resize true`."
+        )
+    scale = size / min(height, width)
+    new_width, new_height = max(size, round(width * scale)), max(size, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(picture, (new_width, new_height), interpolation=method)
+    top, left = (new_height - size) // 2, (new_width - size) // 2
+    return scaled[top : top + size, left : left + size]
+
+
+def _reason(error: Exception) -> str:
+    """The decoders' own words, short and on one line."""
+    if isinstance(error, struct.error | IndexError):
+        return "its header is cut short"
+    text = str(error).strip().splitlines()[0].rstrip(".")
+    return text if isinstance(error, ValueError) else f"it is damaged ({text[:120]})"
