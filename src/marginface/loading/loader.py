@@ -1,0 +1,149 @@
+"""Readers -> batches: decodes and augments ahead of the training step in threads, in a fixed order."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.loading.augment import AugmentConfig, augment
+from marginface.loading.decode import decode_batch
+from marginface.loading.sampler import ShuffledBatches
+from marginface.readers.base import Reader
+
+UNREADABLE_LIMIT = 0.001  # share of a set's images that may be unreadable before the run stops
+
+
+@dataclass
+class DataConfig:
+    """What is learned from, and how it reaches the network.
+
+    Args:
+        train: training set: a path, recognised by its content, or synthetic:identities=500,images=20
+        val: benchmarks the model is evaluated on: pairs:FOLDER, synthetic:..., see `marginface evaluate`
+        batch_size: images per step over all processes
+        size: side in pixels of the square images the network sees
+        resize: scale images of another size instead of refusing them
+        workers: threads that decode and augment
+        cache: keep the decoded images in memory after the first epoch
+        augment: random changes of the training images
+    """
+
+    train: str = "synthetic"
+    val: list[str] = field(default_factory=list)
+    batch_size: int = 128
+    size: int = 112
+    resize: bool = False
+    workers: int = 2
+    cache: bool = False
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise InputError(
+                f"data.workers is {self.workers}: images are decoded in threads beside the training step, "
+                f"give 1 or more (this machine has {os.cpu_count()} cores)"
+            )
+        if self.batch_size < 2:
+            raise InputError(f"data.batch_size is {self.batch_size}: batch norm needs 2 images or more")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: uint8 RGB (n, size, size, 3); labels: int64 (n,); indices: int64 (n,) into the reader.
+
+    n is the share of the batch of this process, less the images that could not be read: `unreadable` says
+    which and why, as {index: reason}.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    unreadable: dict[int, str]
+
+
+class Loader:
+    """Endless batches of `reader` from any step on; the batch of a step depends on (seed, step) alone."""
+
+    def __init__(self, reader: Reader, config: DataConfig, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if len(reader) < config.batch_size:
+            raise InputError(
+                f"data.batch_size is {config.batch_size} but {config.train} has only {len(reader)} images: "
+                f"give --data.batch_size {len(reader)} or less"
+            )
+        if config.batch_size % world_size:
+            raise InputError(
+                f"data.batch_size {config.batch_size} cannot be shared by {world_size} processes: give a multiple"
+            )
+        self.reader, self.config, self.seed = reader, config, seed
+        self.batches = ShuffledBatches(len(reader), config.batch_size, seed)
+        self.unreadable: dict[int, str] = {}
+        share = config.batch_size // world_size
+        self._mine = slice(rank * share, (rank + 1) * share)
+        self._cache = _Cache(len(reader), config.size) if config.cache else None
+
+    def start(self, step: int) -> Iterator[Batch]:
+        """Batches of `step`, step + 1, ... without end. Raises InputError once too many images are unreadable."""
+        with ThreadPoolExecutor(self.config.workers, thread_name_prefix="loader") as pool:
+            ahead: deque[Future[Batch]] = deque()
+            try:
+                while True:
+                    while len(ahead) <= self.config.workers:
+                        epoch, indices = self.batches.indices(step)
+                        ahead.append(pool.submit(self.load, epoch, indices[self._mine]))
+                        step += 1
+                    batch = ahead.popleft().result()
+                    self._count(batch.unreadable)
+                    yield batch
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def load(self, epoch: int, indices: np.ndarray) -> Batch:
+        """The images at `indices` as the network sees them in `epoch`."""
+        images, unreadable = self._decoded(indices)
+        good = np.array([int(i) not in unreadable for i in indices], bool)
+        images, indices = images[good], indices[good]
+        images = augment(images, indices, epoch, self.seed, self.config.augment)
+        return Batch(images, self.reader.labels[indices], indices, unreadable)
+
+    def key(self, index: int) -> str:
+        """The name of a record, for messages."""
+        return self.reader.read([index])[0].key
+
+    def _decoded(self, indices: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        if self._cache is not None and self._cache.holds(indices):
+            return self._cache.images[indices], {}
+        records = self.reader.read(indices.tolist())
+        images, failures = decode_batch(records, self.config.size, self.config.resize)
+        unreadable = {int(indices[position]): reason for position, reason in failures.items()}
+        if self._cache is not None and not unreadable:
+            self._cache.keep(indices, images)
+        return images, unreadable
+
+    def _count(self, unreadable: dict[int, str]) -> None:
+        self.unreadable.update(unreadable)
+        if unreadable and len(self.unreadable) > UNREADABLE_LIMIT * len(self.reader):
+            raise InputError(
+                f"{self.config.train}: {len(self.unreadable)} of {len(self.reader)} images cannot be read, more "
+                f"than the {UNREADABLE_LIMIT:.1%} that may be skipped; repair or remove them: "
+                + " ".join(list(self.unreadable.values())[:3])
+            )
+
+
+class _Cache:
+    """Decoded images of the whole set, filled as they are first seen."""
+
+    def __init__(self, length: int, size: int) -> None:
+        self.images = np.empty((length, size, size, 3), np.uint8)
+        self._filled = np.zeros(length, bool)
+
+    def holds(self, indices: np.ndarray) -> bool:
+        return bool(self._filled[indices].all())
+
+    def keep(self, indices: np.ndarray, images: np.ndarray) -> None:
+        self.images[indices] = images
+        self._filled[indices] = True

@@ -1,0 +1,154 @@
+"""Everything a training run can be told, in one tree of dataclasses: the YAML files and the command line."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from marginface.embedder import ModelConfig
+from marginface.errors import InputError
+from marginface.loading.loader import DataConfig
+from marginface.training.optim import OptimConfig
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@dataclass
+class MarginConfig:
+    """The margin.
+
+    Args:
+        name: its name; `marginface margins` lists them
+        options: the paper's own parameters, such as {m: 0.5, s: 64}
+        warmup_epochs: the margin m grows linearly from 0 over these epochs; a fraction is fine
+    """
+
+    name: str = "arcface"
+    options: dict[str, Any] = field(default_factory=dict)
+    warmup_epochs: float = 0.0
+
+
+@dataclass
+class SoftmaxConfig:
+    """The softmax over all identities.
+
+    Args:
+        engine: streaming never holds a batch x classes matrix; dense is the plain formula, for study
+        sample_rate: share of the other classes that take part in a step (Partial FC); 1 = all
+        sub_centers: weights per class, of which the nearest counts (sub-center ArcFace)
+        label_smoothing: probability spread evenly over all classes
+        focal_gamma: rows are weighted by (1 - p)^gamma; 0 = off
+    """
+
+    engine: Literal["streaming", "dense"] = "streaming"
+    sample_rate: float = 1.0
+    sub_centers: int = 1
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+
+
+@dataclass
+class LoopConfig:
+    """How long, and how often what is done. Steps count updates of the weights.
+
+    Args:
+        epochs: passes over the training set; a fraction is fine
+        log_every: steps between rows of metrics.csv
+        eval_every: steps between evaluations; 0 = only at the end
+        checkpoint_every: steps between checkpoints to resume from; 0 = only at the end
+        accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
+    """
+
+    epochs: float = 10.0
+    log_every: int = 20
+    eval_every: int = 0
+    checkpoint_every: int = 500
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0:
+            raise InputError(f"train.epochs is {self.epochs}: give a number above 0")
+        if self.accumulate < 1 or self.log_every < 1:
+            raise InputError("train.accumulate and train.log_every must be 1 or more")
+
+
+@dataclass
+class TrainerConfig:
+    """Where it runs (Lightning Fabric).
+
+    Args:
+        accelerator: what computes
+        devices: how many processes on this machine, one a device
+        num_nodes: how many machines
+        precision: of the backbone; the margin and softmax keep float32 accuracy
+        compile: let torch.compile fuse the backbone's operations; costs 20-60 s once
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+
+
+@dataclass
+class Config:
+    """One training run.
+
+    Args:
+        name: the run's folder below `output`; a recipe's name by default
+        summary: what the run is, in one line
+        expect: the result to expect, and who published it
+        output: where runs are kept
+        seed: of the weights, the order and augmentation of the images, and random margins
+        data: what is learned from
+        model: the network
+        margin: the margin
+        softmax: how the softmax over all identities is computed
+        optim: how the weights move
+        train: how long, and how often what is done
+        trainer: where it runs
+    """
+
+    name: str = ""
+    summary: str = ""
+    expect: str = ""
+    output: str = "runs"
+    seed: int = 42
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    margin: MarginConfig = field(default_factory=MarginConfig)
+    softmax: SoftmaxConfig = field(default_factory=SoftmaxConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: LoopConfig = field(default_factory=LoopConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        if self.data.batch_size % self.train.accumulate:
+            raise InputError(
+                f"data.batch_size {self.data.batch_size} cannot be split into train.accumulate "
+                f"{self.train.accumulate} equal parts"
+            )
+
+
+def recipe_files() -> dict[str, Path]:
+    """Name -> YAML file of every recipe that comes with the package."""
+    return {file.stem: file for file in sorted(RECIPES.glob("*.yaml"))}
+
+
+def recipe_rows() -> Iterable[tuple[str, dict[str, Any]]]:
+    """(name, content) of every recipe, for listing."""
+    for name, file in recipe_files().items():
+        yield name, yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def recipe_or_file(word: str) -> str:
+    """What follows --config: a recipe's name becomes its file, anything else must be a file."""
+    recipes = recipe_files()
+    if word in recipes:
+        return str(recipes[word])
+    if not Path(word).is_file():
+        raise InputError(f"--config {word}: neither a file nor a recipe; the recipes are {', '.join(recipes)}")
+    return word

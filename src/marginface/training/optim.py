@@ -1,0 +1,120 @@
+"""Optimiser and learning rate: parameter groups, schedules as pure functions of the step, weight average."""
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from marginface.errors import InputError
+
+
+@dataclass
+class OptimConfig:
+    """How the weights move.
+
+    Args:
+        name: the optimiser
+        lr: peak learning rate
+        scale_lr: multiply lr by global batch / 512, the papers' rule
+        momentum: of SGD
+        weight_decay: on weight matrices and kernels; norms and biases are spared unless decay_norms
+        decay_norms: also decay norms and biases, as most of the papers' code does
+        schedule: what follows the warm-up
+        warmup_epochs: linear rise from 0 to lr; a fraction is fine
+        milestones: multistep: epochs at which lr is multiplied by gamma
+        gamma: multistep: the factor
+        power: poly: lr x (1 - progress)^power
+        final_lr: cosine: share of lr left at the end
+        clip_norm: gradients of the backbone are scaled down to this L2 norm; 0 = off
+        ema: decay of the averaged weights that are evaluated and exported; 0 = off
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    scale_lr: bool = False
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_norms: bool = False
+    schedule: Literal["constant", "multistep", "poly", "cosine"] = "poly"
+    warmup_epochs: float = 0.0
+    milestones: list[float] = field(default_factory=list)
+    gamma: float = 0.1
+    power: float = 2.0
+    final_lr: float = 0.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise InputError(f"optim.lr is {self.lr}: give a learning rate above 0")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"optim.ema is {self.ema}: give a decay in [0, 1), such as 0.999")
+        if self.schedule == "multistep" and not self.milestones:
+            raise InputError("optim.schedule is multistep but optim.milestones is empty: give epochs, such as [10,20]")
+        if self.milestones != sorted(self.milestones):
+            raise InputError(f"optim.milestones {self.milestones} must rise")
+
+
+def learning_rate(config: OptimConfig, epoch: float, epochs: float) -> float:
+    """Learning rate at `epoch` (a real number: step / steps per epoch) of `epochs`, before `scale_lr`."""
+    if epoch < config.warmup_epochs:
+        return config.lr * epoch / config.warmup_epochs
+    progress = (epoch - config.warmup_epochs) / max(epochs - config.warmup_epochs, 1e-12)
+    match config.schedule:
+        case "multistep":
+            passed = sum(epoch >= milestone for milestone in config.milestones)
+            factor: float = config.gamma**passed
+        case "poly":
+            factor = max(1 - progress, 0.0) ** config.power
+        case "cosine":
+            floor = config.final_lr
+            factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        case "constant":
+            factor = 1.0
+    return config.lr * factor
+
+
+def parameter_groups(modules: Iterable[nn.Module], config: OptimConfig) -> list[dict[str, object]]:
+    """Two groups: decayed, and not decayed (everything of one dimension or fewer: norms, biases, PReLU)."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1 or config.decay_norms]
+    spared = [p for p in parameters if not (p.ndim > 1 or config.decay_norms)]
+    groups = [(decayed, config.weight_decay), (spared, 0.0)]
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def create_optimizer(modules: Iterable[nn.Module], config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD with momentum or AdamW over all parameters of `modules`."""
+    groups = parameter_groups(modules, config)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+
+
+class WeightAverage:
+    """Exponential moving average of a module's parameters and float buffers (so batch-norm statistics too).
+
+    `module` is the averaged copy. The decay grows from 0.1 as (1 + n) / (10 + n), so that early averages are
+    not dominated by the random start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.module = copy.deepcopy(module).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.updates += 1
+        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages, values = [], []
+        for average, value in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
+            if value.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - keep)
