@@ -7,8 +7,14 @@ from typing import Any
 
 from ..errors import InputError
 from .blocks import Backbone
+from .ir import IR
 from .iresnet import IResNet
 from .mobilefacenet import MobileFaceNet
+from .mobilefacenet_se import MobileFaceNetSE
+from .sphere import Sphere
+from .timm_models import PREFIX as TIMM
+from .timm_models import TimmBackbone
+from .vit import ViT
 
 __all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
 
@@ -21,6 +27,19 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "iresnet200": partial(IResNet, blocks=(6, 26, 60, 6)),
     "mobilefacenet": partial(MobileFaceNet, blocks=(1, 4, 6, 2), scale=2),
     "mobilefacenet-large": partial(MobileFaceNet, blocks=(2, 8, 12, 4), scale=4),
+    "mobilefacenet-se": MobileFaceNetSE,
+    "ir18": partial(IR, blocks=(2, 2, 2, 2)),
+    "ir34": partial(IR, blocks=(3, 4, 6, 3)),
+    "ir50": partial(IR, blocks=(3, 4, 14, 3)),
+    "ir101": partial(IR, blocks=(3, 13, 30, 3)),
+    "vit-tiny": partial(ViT, dim=256, depth=12),
+    "vit-small": partial(ViT, dim=512, depth=12),
+    "vit-base": partial(ViT, dim=512, depth=24),
+    "vit-large": partial(ViT, dim=768, depth=24),
+    "vit-huge": partial(ViT, dim=1024, depth=48),
+    "sphere20": partial(Sphere, blocks=(1, 2, 4, 1)),
+    "sphere36": partial(Sphere, blocks=(2, 4, 8, 2)),
+    "sphere64": partial(Sphere, blocks=(3, 8, 16, 3)),
     # a new backbone is one line here
 }
 
@@ -28,13 +47,17 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 def create_backbone(name: str, num_features: int = 512, **options: Any) -> Backbone:
     """Builds a backbone with fresh weights.
 
-    name: one of `list_backbones()`. num_features: length of the embedding. options: the builder's own.
+    name: one of `list_backbones()`, or "timm:" and the name of a timm model.
+    num_features: length of the embedding. options: the builder's own.
     Raises InputError for a name or an option that does not exist, listing the valid ones.
     """
-    if name not in BACKBONES:
-        raise InputError(f"there is no backbone {name!r}; choose one of {', '.join(list_backbones())}")
     if num_features < 1:
         raise InputError(f"num_features is {num_features}; an embedding needs at least one number")
+    if name.startswith(TIMM):
+        return TimmBackbone(name.removeprefix(TIMM), num_features, **options)
+    if name not in BACKBONES:
+        names = ", ".join(list_backbones())
+        raise InputError(f"there is no backbone {name!r}; choose {TIMM}<model> or one of {names}")
     valid = backbone_options(name)
     for option in options:
         if option not in valid:
@@ -44,8 +67,8 @@ def create_backbone(name: str, num_features: int = 512, **options: Any) -> Backb
 
 
 def list_backbones() -> list[str]:
-    """The names `create_backbone` knows."""
-    return sorted(BACKBONES)
+    """The names `create_backbone` knows, besides any "timm:<model>"."""
+    return list(BACKBONES)
 
 
 def backbone_options(name: str) -> list[str]:

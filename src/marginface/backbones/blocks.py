@@ -51,9 +51,10 @@ def in_weight_precision(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     precision would cost accuracy, and it is a hundredth of the work.
     """
     x = x.to(next(layers[0].parameters()).dtype)
-    if not torch.is_autocast_enabled(x.device.type):
+    device = x.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return _apply(layers, x)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(device, enabled=False):
         return _apply(layers, x)
 
 
@@ -61,3 +62,27 @@ def _apply(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     for layer in layers:
         x = layer(x)
     return x
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): leaves out the whole branch for a random share of the images."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        kept = x.new_empty((len(x),) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * kept / keep
+
+
+def kaiming_(model: nn.Module) -> None:
+    """He et al. 2015, fan out, for every convolution and linear layer; zero biases."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .blocks import Backbone, in_weight_precision
+from .blocks import Backbone, in_weight_precision, kaiming_
 
 
 class ConvBlock(nn.Module):
@@ -108,9 +108,7 @@ class MobileFaceNet(Backbone):
         )
         self.conv_sep = ConvBlock(2 * width, 512)
         self.features = EmbeddingHead(num_features)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         embeddings: Tensor = self.features(self.conv_sep(self.layers(x)))

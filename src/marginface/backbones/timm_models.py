@@ -1,0 +1,90 @@
+"""`timm:<name>`: any network of the timm library with an embedding neck. An optional extra."""
+
+import importlib
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .blocks import Backbone, in_weight_precision
+
+PREFIX = "timm:"
+
+
+class TimmBackbone(Backbone):
+    """A timm network up to its last feature map, then BN, dropout, linear and BN as in iresnet.
+
+    neck: "pool" averages as the network itself does, "flatten" keeps every place (as iresnet; more weights).
+    pretrained: start from timm's published weights, which are fetched from the network.
+    options: for timm's own builder, e.g. drop_path_rate.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: str,
+        num_features: int = 512,
+        image_size: int = 112,
+        neck: Literal["pool", "flatten"] = "pool",
+        dropout: float = 0.0,
+        pretrained: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_features, (image_size, image_size))
+        if neck not in ("pool", "flatten"):
+            raise InputError(f"neck is {neck!r}; choose pool or flatten")
+        timm = _timm(model)
+        published = timm.get_pretrained_cfg(model)
+        if published is not None and published.fixed_input_size:
+            options["img_size"] = image_size
+        if neck == "flatten":
+            options["global_pool"] = ""
+        try:
+            self.trunk = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
+        except (TypeError, RuntimeError, AssertionError) as error:
+            raise InputError(f"timm cannot build {model} with {options}: {error}") from error
+        # timm's weights expect pixels of [0, 1] less ImageNet's mean, over its deviation
+        mean, std = (published.mean, published.std) if published else ((0.5,) * 3, (0.5,) * 3)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        width = self._width()
+        self.neck = nn.Sequential(
+            nn.BatchNorm1d(width),
+            nn.Dropout(dropout),
+            nn.Linear(width, num_features),
+            nn.BatchNorm1d(num_features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return in_weight_precision(tuple(self.neck), self._features(x))
+
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.trunk((x * 0.5 + 0.5 - self.mean) / self.std)
+        return features.flatten(1)
+
+    @torch.no_grad()
+    def _width(self) -> int:
+        """Length of the flattened features: only running the trunk tells."""
+        training = self.trunk.training
+        self.trunk.eval()
+        width = self._features(torch.zeros(1, 3, *self.image_size)).shape[1]
+        self.trunk.train(training)
+        return width
+
+
+def _timm(model: str) -> Any:
+    """The library, if it is there and knows `model`."""
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise InputError(
+            f"{PREFIX}{model} needs the timm library; install it with: pip install timm"
+        ) from error
+    if not timm.is_model(model):
+        similar = timm.list_models(f"*{model.split('.')[0]}*")[:8]
+        hint = f"similar: {', '.join(similar)}" if similar else "see timm.list_models()"
+        raise InputError(f"timm has no model {model!r}; {hint}")
+    return timm
