@@ -1,0 +1,1 @@
+"""What a benchmark is: images to embed, and how embeddings become results. Floor 2; used by `evaluate`."""
