@@ -1,0 +1,257 @@
+"""The training head: class weights, a margin and an engine; `loss = head(embeddings, labels)` in the training loop.
+
+Shape legend: N rows of this rank's batch; G rows of the global batch, V of them labelled, R of them taking part;
+D features; C classes of all ranks.
+"""
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from marginface.errors import InputError
+from marginface.margins.base import Margin, at_least_float32, one_of
+from marginface.softmax.dense import dense_logits, dense_loss, normalise
+from marginface.softmax.kernels import Precision, default_block, product_dtype
+from marginface.softmax.sampled import choose_classes, columns_of, draw_scores
+from marginface.softmax.sharded import Shards
+from marginface.softmax.step import Classes, CollectedGradient, Step, WeightSink
+from marginface.softmax.streaming import StreamedLoss
+from marginface.softmax.update import FusedSGD, FusedUpdate
+
+INIT_STD = 0.01  # InsightFace, ElasticFace, CurricularFace
+INIT_CHUNK = (
+    1024  # classes initialised from one seed, so that the weights do not depend on the number of ranks
+)
+
+
+class MarginSoftmax(nn.Module):
+    """Softmax loss with a margin over any number of classes, without ever keeping an N×C tensor.
+
+    Args:
+        num_features: D, length of an embedding.
+        num_classes: C, identities over all ranks.
+        margin: from `marginface.margins.create_margin`.
+        sample_rate: Partial FC: share of the classes that take part in a step, besides the labels of the batch.
+        block_size: classes handled at a time; None chooses by batch size and device.
+        sub_centers: weights per class, the nearest counts (Sub-center ArcFace).
+        process_group: split the classes over its ranks. Every rank brings equally many rows; the loss is that of
+            the global batch and equal on all ranks. The gradient of the embeddings is multiplied by the number of
+            ranks, because DistributedDataParallel averages it afterwards. None: this process alone.
+        label_smoothing: as torch.nn.functional.cross_entropy.
+        focal_gamma: γ of focal weighting (1 − p)^γ; 0 is off.
+        precision: of the blocks' products: "float32", "bfloat16" (sums stay float32), or "auto": bfloat16 where the
+            machine multiplies it natively and there are at least 8192 classes.
+        engine: "streaming", or "dense": plain autograd over the N×C matrix, for checks; one process, no sampling.
+        unlabelled: rows with a negative label are left out ("ignore"), or pushed away from all classes and counted
+            in the mean, with no row reporting a loss above −log 1e-30 ("negatives", as PartialFC_V2 does).
+        seed: of the classes drawn when sample_rate < 1.
+
+    `weight` is this rank's shard, (classes·sub_centers, D), N(0, 0.01) from torch's seed. `target_cosine` and
+    `embedding_norm` are the means of the last step, tensors on the device of the embeddings.
+    """
+
+    target_cosine: Tensor
+    embedding_norm: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        margin: Margin,
+        *,
+        sample_rate: float = 1.0,
+        block_size: int | None = None,
+        sub_centers: int = 1,
+        process_group: dist.ProcessGroup | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+        precision: Precision = "auto",
+        engine: Literal["streaming", "dense"] = "streaming",
+        unlabelled: Literal["ignore", "negatives"] = "ignore",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.num_classes, self.margin = num_features, num_classes, margin
+        self.sample_rate, self.block_size, self.sub_centers = sample_rate, block_size, sub_centers
+        self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
+        self.precision: Precision = precision
+        self.engine, self.unlabelled, self.seed = engine, unlabelled, seed
+        self.shards = Shards(num_classes, process_group)
+        self._check()
+        num_local = self.shards.stop - self.shards.start
+        self.weight = nn.Parameter(torch.empty(num_local * sub_centers, num_features))
+        self.bias = nn.Parameter(torch.zeros(num_local * sub_centers)) if margin.bias else None
+        self.fused: FusedSGD | None = None
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("target_cosine", torch.zeros(()), persistent=False)
+        self.register_buffer("embedding_norm", torch.zeros(()), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """N(0, 0.01) from torch's seed, the same for a class whatever the number of ranks; bias 0."""
+        base = int(torch.randint(2**62, ()))
+        rows = INIT_CHUNK * self.sub_centers
+        first, last = self.shards.start * self.sub_centers, self.shards.stop * self.sub_centers
+        with torch.no_grad():
+            for start in range(first - first % rows, last, rows):
+                generator = torch.Generator().manual_seed((base + start) % 2**63)
+                chunk = torch.randn(rows, self.num_features, generator=generator) * INIT_STD
+                begin, end = max(first, start), min(last, start + rows)
+                self.weight[begin - first : end - first] = chunk[begin - start : end - start]
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def fuse_sgd(self, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4) -> FusedSGD:
+        """Let every backward pass update `weight` at once, as torch.optim.SGD would; it gets no `.grad` any more.
+
+        Returns the settings: set `lr` on them before a step to follow a schedule. Not for gradient accumulation,
+        gradient clipping over the weights or a GradScaler, which all need the gradient before the update.
+        """
+        if "momentum" not in self._buffers:
+            self.register_buffer("momentum", torch.zeros_like(self.weight, requires_grad=False))
+        self.fused = FusedSGD(lr, momentum, weight_decay)
+        return self.fused
+
+    def forward(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
+        """Mean loss of the global batch plus the margin's regulariser, a scalar in float32 or wider.
+
+        Args:
+            x_ND: embeddings, un-normalised, any float dtype.
+            labels_N: int64 in [0, num_classes); negative labels are treated as `unlabelled` says.
+
+        Raises InputError for a label of num_classes or more, or shapes that do not fit.
+        """
+        self._check_batch(x_ND, labels_N)
+        with torch.autocast(x_ND.device.type, enabled=False):
+            if self.engine == "dense":
+                return self._dense_loss(x_ND, labels_N)
+            x_GD, labels_G = self.shards.gather_rows(x_ND), self.shards.gather_labels(labels_N)
+            rows_R, num_labelled = self._rows(labels_G)
+            x_RD = x_GD[rows_R].to(torch.promote_types(self.weight.dtype, torch.float32))
+            unit_RD, norms_R = normalise(x_RD)
+            step = self._step(labels_G[rows_R[:num_labelled]], len(rows_R))
+            loss: Tensor
+            cos_V: Tensor
+            loss, cos_V = StreamedLoss.apply(
+                unit_RD if self.margin.normalised else x_RD, norms_R, self.weight, self.bias, step
+            )
+            self._observe(cos_V, norms_R[:num_labelled])
+        return loss
+
+    @torch.no_grad()
+    def logits(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
+        """Logits (N, C) after margin and scale, for study: dense, without gradient, adaptive state left alone."""
+        self._refuse_shards("logits")
+        training = self.margin.training
+        try:
+            return dense_logits(
+                x_ND.to(self.weight.dtype), self.weight, labels_N, self.margin.eval(),
+                bias_C=self.bias, sub_centers=self.sub_centers,
+            )  # fmt: skip
+        finally:
+            self.margin.train(training)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, {self.num_classes}, sample_rate={self.sample_rate}, engine={self.engine!r}"
+        )
+
+    def _rows(self, labels_G: Tensor) -> tuple[Tensor, int]:
+        """Rows that take part, labelled ones first, and how many are labelled."""
+        labelled = labels_G >= 0
+        rows_V = labelled.nonzero().squeeze(1)
+        if self.unlabelled == "ignore":
+            return rows_V, len(rows_V)
+        return torch.cat((rows_V, (~labelled).nonzero().squeeze(1))), len(rows_V)
+
+    def _step(self, labels_V: Tensor, num_rows: int) -> Step:
+        inside_V = (labels_V >= self.shards.start) & (labels_V < self.shards.stop)
+        column_V = torch.where(inside_V, labels_V - self.shards.start, -1)
+        index_S = None
+        num_columns = self.num_classes
+        if self.sample_rate < 1:
+            index_S = self._draw(column_V)
+            column_V = columns_of(column_V, index_S)
+            num_columns = int(self.shards.sum(torch.tensor(len(index_S), device=labels_V.device)))
+        device = self.weight.device
+        block_size = self.block_size or default_block(num_rows * self.sub_centers, device)
+        return Step(
+            margin=self.margin,
+            classes=Classes(self.weight, self.bias, index_S, self.sub_centers, block_size),
+            shards=self.shards,
+            column_V=column_V,
+            num_columns=num_columns,
+            product_dtype=product_dtype(
+                self.precision,
+                torch.promote_types(self.weight.dtype, torch.float32),
+                device,
+                self.num_classes,
+            ),
+            open_sink=self._open_sink if self.weight.requires_grad else None,
+            label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+            partial_fc=self.unlabelled == "negatives",
+        )
+
+    def _draw(self, column_V: Tensor) -> Tensor:
+        """Partial FC: local classes that take part, sorted. A new draw for every training step."""
+        num_local = self.shards.stop - self.shards.start
+        if self.training:
+            self.step += 1
+        seed = (self.seed * 1_000_003 + int(self.step)) * 65_537 + self.shards.rank
+        scores_C = draw_scores(num_local, seed % 2**63, self.weight.device)
+        return choose_classes(scores_C, column_V, int(self.sample_rate * num_local))
+
+    def _open_sink(self) -> WeightSink:
+        if self.fused is None:
+            return CollectedGradient(self.weight)
+        return FusedUpdate(self.weight, self.get_buffer("momentum"), self.fused)
+
+    def _dense_loss(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
+        return dense_loss(
+            x_ND.to(torch.promote_types(self.weight.dtype, torch.float32)), self.weight, labels_N, self.margin,
+            bias_C=self.bias, sub_centers=self.sub_centers, label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _observe(self, cos_V: Tensor, norms_V: Tensor) -> None:
+        count = max(1, len(cos_V))
+        self.target_cosine, self.embedding_norm = cos_V.sum() / count, norms_V.sum() / count
+
+    def _check(self) -> None:
+        one_of("engine", self.engine, ("streaming", "dense"))
+        one_of("unlabelled", self.unlabelled, ("ignore", "negatives"))
+        one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+        if min(self.num_features, self.num_classes, self.sub_centers, self.block_size or 1) < 1:
+            raise InputError("num_features, num_classes, sub_centers and block_size must be at least 1.")
+        if not 0 < self.sample_rate <= 1:
+            raise InputError(f"sample_rate must be above 0 and at most 1, not {self.sample_rate}.")
+        if self.engine == "dense":
+            self._refuse_shards("engine='dense'")
+            if self.sample_rate < 1 or self.unlabelled != "ignore":
+                raise InputError(
+                    "engine='dense' takes neither sample_rate below 1 nor unlabelled='negatives'."
+                )
+
+    def _refuse_shards(self, what: str) -> None:
+        if self.shards.size > 1:
+            raise InputError(
+                f"{what} needs all classes in one process; this head is split over {self.shards.size}."
+            )
+
+    def _check_batch(self, x_ND: Tensor, labels_N: Tensor) -> None:
+        if x_ND.dim() != 2 or x_ND.shape[1] != self.num_features or labels_N.shape != x_ND.shape[:1]:
+            raise InputError(
+                f"expected embeddings (N, {self.num_features}) and labels (N,), "
+                f"not {tuple(x_ND.shape)} and {tuple(labels_N.shape)}."
+            )
+        if labels_N.is_cuda:  # do not wait for the device: the assertion fails there
+            torch._assert_async((labels_N < self.num_classes).all())
+        elif len(labels_N) and int(labels_N.max()) >= self.num_classes:
+            row = int(labels_N.argmax())
+            raise InputError(
+                f"label {int(labels_N[row])} of row {row} is not below num_classes {self.num_classes}."
+            )
