@@ -6,6 +6,7 @@ from pathlib import Path
 from marginface.errors import InputError
 from marginface.readers.base import Reader, Record
 from marginface.readers.folder import FolderReader, holds_identities
+from marginface.readers.recordio import RecordIOReader, is_recordio
 
 __all__ = ["Reader", "Record", "open_reader"]
 
@@ -26,10 +27,24 @@ def open_reader(spec: str | os.PathLike[str]) -> Reader:
     path = Path(spec)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give {UNDERSTOOD}.")
-    if path.is_dir():
-        if holds_identities(path / "imgs"):
-            return FolderReader(path / "imgs")
-        return FolderReader(path)
+    return _open_folder(path) if path.is_dir() else _open_file(path)
+
+
+def _open_folder(path: Path) -> Reader:
+    records = [file for file in sorted(path.glob("*.rec")) if is_recordio(file)]
+    if path / "train.rec" in records or len(records) == 1:
+        return RecordIOReader(path / "train.rec" if path / "train.rec" in records else records[0])
+    if records:
+        names = ", ".join(file.name for file in records)
+        raise InputError(f"{path}: holds several RecordIO files ({names}); give the path of one of them.")
+    if holds_identities(path / "imgs"):
+        return FolderReader(path / "imgs")
+    return FolderReader(path)
+
+
+def _open_file(path: Path) -> Reader:
+    if is_recordio(path):
+        return RecordIOReader(path)
     raise InputError(f"{path}: not a data set that marginface understands; give {UNDERSTOOD}.")
 
 

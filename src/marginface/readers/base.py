@@ -27,8 +27,13 @@ class Record:
 class Reader(Protocol):
     """Random access to a labelled set. Safe to share between threads, and between processes after a fork."""
 
-    labels: np.ndarray  # int64 (len,), each in [0, num_classes)
-    num_classes: int
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (len,), each in [0, num_classes). May cost a pass over the files the first time."""
+        ...
+
+    @property
+    def num_classes(self) -> int: ...
 
     def __len__(self) -> int: ...
 

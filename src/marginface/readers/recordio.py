@@ -1,0 +1,230 @@
+"""MXNet RecordIO sets (`train.rec`, `.idx`, `property`) without mxnet, mapped. Opened by `open_reader`."""
+
+import functools
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers import sidecar
+from marginface.readers.base import Record
+from marginface.readers.recordio_format import (
+    FIRST,
+    HEADER,
+    LONGEST,
+    MAGIC,
+    read_record,
+    unpack,
+    unpack_range,
+)
+from marginface.readers.recordio_index import load_index
+
+EXACT = 1 << 24  # float32, in which InsightFace stores keys and labels, is exact up to here
+EMPTY = 8 + HEADER.size + 8  # bytes of a chunk that holds two labels and no image
+
+
+class RecordIOReader:
+    """Reads the sets of InsightFace, im2rec and CVLface; a key is the RecordIO key of the record.
+
+    If record 0 is InsightFace's header, a range without an image, the images are the keys it names, in their
+    order; otherwise all records are images, in the order of the index. Of several labels the first is taken.
+
+    Opening touches the index only: `labels` come from the identity records where these agree with the images,
+    and else from one pass over the file, which is saved beside it.
+
+    Raises InputError if the file is no RecordIO file, or its index or property file does not belong to it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._data = _map(self.path)
+        keys, offsets = load_index(self.path, self._data)
+        header = self._header(keys, offsets)
+        if header is None:
+            self._keys, self._offsets = _compact(keys), offsets
+            self._identities = offsets[:0]
+        else:
+            self._keys, self._offsets, self._identities = self._split(keys, offsets, *header)
+        if len(self._offsets) == 0:
+            raise InputError(f"{self.path}: holds no images.")
+        self._declared_classes = len(self._identities) or self._property()
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        return self._declared_classes or int(self.labels.max()) + 1
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        sample = np.unique(np.linspace(0, len(self) - 1, 1000).astype(np.int64))
+        for known in (self._labels_of_identities, self._labels_saved):
+            labels = known()
+            if labels is not None and np.array_equal(labels[sample], self._stored_labels(sample)):
+                return labels
+        rows = np.arange(len(self))
+        labels = np.concatenate(
+            [self._stored_labels(rows[i : i + 65536]) for i in range(0, len(self), 65536)]
+        )
+        sidecar.save(self.path, ".labels.npy", lambda path: _save_array(path, labels))
+        return labels
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        return [self._read_one(int(index)) for index in indices]
+
+    def _read_one(self, index: int) -> Record:
+        try:
+            label, _, image = unpack(read_record(self._data, int(self._offsets[index]))[0])
+        except ValueError as error:
+            self._refuse(index, str(error))
+        classes = self._declared_classes or EXACT
+        if not (0 <= label < classes and label == int(label)):
+            self._refuse(index, f"its label {label:g} is no class of 0 ... {classes - 1}")
+        return Record(image, int(label), str(self._keys[index]))
+
+    def _refuse(self, index: int, reason: str) -> NoReturn:
+        place = f"record {index} (key {self._keys[index]}, byte {self._offsets[index]})"
+        raise InputError(f"{self.path}: {place} is damaged: {reason}.")
+
+    def _header(self, keys: np.ndarray, offsets: np.ndarray) -> tuple[int, int] | None:
+        """(end of the images' keys, end of the identities' keys), if record 0 is a header and no image."""
+        rows = np.flatnonzero(keys == 0)
+        if len(rows) == 0:
+            return None
+        try:
+            found = unpack_range(read_record(self._data, int(offsets[rows[0]]))[0])
+        except ValueError as error:
+            raise InputError(f"{self.path}: record 0 is damaged: {error}.") from error
+        if found is None:
+            return None
+        if not 1 <= found[0] <= found[1] <= 1 << 40:
+            raise InputError(f"{self.path}: the header, record 0, names impossible key ranges {found}.")
+        return int(found[0]), int(found[1])
+
+    def _split(
+        self, keys: np.ndarray, offsets: np.ndarray, images_end: int, identities_end: int
+    ) -> tuple[range | np.ndarray, np.ndarray, np.ndarray]:
+        """(keys of the images, their offsets, offsets of the identity records)."""
+        if identities_end <= EXACT:
+            images = self._rows(keys, 1, images_end)
+            identities = self._rows(keys, images_end, identities_end)
+            return range(1, images_end), offsets[images], offsets[identities]
+        # the header is rounded: tell the two kinds apart by their length
+        order = np.argsort(offsets)
+        lengths = np.empty_like(offsets)
+        lengths[order] = np.diff(offsets[order], append=len(self._data))
+        by_key = np.argsort(keys, kind="stable")
+        by_key = by_key[keys[by_key] != 0]
+        empty = lengths[by_key] == EMPTY
+        images = by_key[~empty]
+        return _compact(keys[images]), offsets[images], offsets[by_key[empty]]
+
+    def _rows(self, keys: np.ndarray, start: int, end: int) -> slice | np.ndarray:
+        """Where keys start ... end - 1 stand in the index; if in a row a slice, which costs no memory."""
+        count = end - start
+        first = int(np.argmax(keys == start))
+        run = keys[first : first + count]
+        if len(run) == count and (count == 0 or run[0] == start) and (run[1:] - run[:-1] == 1).all():
+            return slice(first, first + count)
+        order = np.argsort(keys, kind="stable")
+        rows = order[np.searchsorted(keys, start, sorter=order) : np.searchsorted(keys, end, sorter=order)]
+        if len(rows) != count or (keys[rows] != np.arange(start, end)).any():
+            raise InputError(
+                f"{self.path.with_suffix('.idx')}: record 0 promises the keys {start} to {end - 1}, but the"
+                f" index does not name each of them once; delete it and it will be rebuilt."
+            )
+        return rows
+
+    def _property(self) -> int | None:
+        """The number of classes in the file `property`, if there is one."""
+        file = self.path.with_name("property")
+        if not file.is_file():
+            return None
+        with file.open("rb") as stream:
+            text = stream.read(100).split(b",")[0].strip()
+        if not text.isdigit() or int(text) == 0:
+            raise InputError(f"{file}: should start with the number of classes, as in 10572,112,112.")
+        return int(text)
+
+    def _labels_of_identities(self) -> np.ndarray | None:
+        """Labels from the ranges of keys in the identity records, if these divide the images among them."""
+        if len(self._identities) == 0 or len(self) >= EXACT:
+            return None
+        ranges = self._words(self._identities, EMPTY // 4)
+        if (ranges[:, 0] != MAGIC).any() or (ranges[:, 2] != 2).any():
+            return None
+        starts, ends = ranges[:, 8:10].view("<f4").astype(np.float64).T
+        if (
+            starts[0] != 1
+            or ends[-1] != len(self) + 1
+            or (starts[1:] != ends[:-1]).any()
+            or (ends < starts).any()
+        ):
+            return None
+        return np.repeat(np.arange(len(starts), dtype=np.int64), (ends - starts).astype(np.int64))
+
+    def _labels_saved(self) -> np.ndarray | None:
+        file = sidecar.find(self.path, ".labels.npy")
+        if file is None:
+            return None
+        try:
+            labels = np.load(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError):
+            return None
+        return labels if labels.shape == (len(self),) and labels.dtype == np.int64 else None
+
+    def _stored_labels(self, rows: np.ndarray) -> np.ndarray:
+        """The class that each record itself states, int64 (len(rows),)."""
+        words = self._words(self._offsets[rows], 9)
+        stated = (
+            np.where(words[:, 2] == 0, words[:, 3], words[:, 8]).astype("<u4").view("<f4").astype(np.float64)
+        )
+        short = (words[:, 1] >> 29 == FIRST) & (words[:, 1] & LONGEST < HEADER.size + 4)
+        odd = (
+            (words[:, 0] != MAGIC)
+            | short
+            | ~((stated >= 0) & (stated < EXACT) & (stated == np.trunc(stated)))
+        )
+        for at in np.flatnonzero(odd):
+            stated[at] = self._read_one(rows[at]).label  # whose answer, or error, is exact
+        return stated.astype(np.int64)
+
+    def _words(self, offsets: np.ndarray, count: int) -> np.ndarray:
+        """`count` words from each byte offset, uint32 (len(offsets), count); beyond the end the last word."""
+        file = np.frombuffer(self._data, dtype="<u4", count=len(self._data) // 4)
+        places = offsets[:, None] // 4 + np.arange(count)
+        return file[np.minimum(places, len(file) - 1)]
+
+
+def is_recordio(path: Path) -> bool:
+    """Whether the file starts as RecordIO does."""
+    with path.open("rb") as file:
+        return file.read(4) == MAGIC.to_bytes(4, "little")
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:  # nothing to map
+        raise InputError(f"{path}: the file is empty.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror}.") from error
+
+
+def _compact(keys: np.ndarray) -> range | np.ndarray:
+    """Consecutive keys as a range, others as the array."""
+    first = int(keys[0]) if len(keys) else 0
+    if (keys[1:] - keys[:-1] == 1).all():
+        return range(first, first + len(keys))
+    return keys
+
+
+def _save_array(path: Path, values: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
