@@ -1,39 +1,77 @@
-"""All margins by name: `create_margin(name, **parameters)` builds one; the head, the CLI and users call it."""
+"""All margins by name: `create_margin(name, **parameters)` builds one for the head, the CLI and users."""
 
 import inspect
 from typing import Any
 
 from marginface.errors import InputError
+from marginface.margins.adacos import AdaCos
+from marginface.margins.adaface import AdaFace
 from marginface.margins.arcface import ArcFace
+from marginface.margins.arcnegface import ArcNegFace
 from marginface.margins.base import Margin, MarginOptions
+from marginface.margins.binary import BinaryMargin
+from marginface.margins.circle import CircleLoss
+from marginface.margins.combined import Combined
 from marginface.margins.cosface import CosFace
+from marginface.margins.curricularface import CurricularFace
+from marginface.margins.elasticface import (
+    ElasticFaceArc,
+    ElasticFaceArcPlus,
+    ElasticFaceCos,
+    ElasticFaceCosPlus,
+)
+from marginface.margins.magface import MagFace
 from marginface.margins.normface import NormFace
 from marginface.margins.softmax import Softmax
+from marginface.margins.sphereface import SphereFace, SphereFaceR
+from marginface.margins.sphereface2 import SphereFace2
+from marginface.margins.support_vector import MVSoftmax, SVSoftmax
+from marginface.margins.uniface import UniFace
 
-MARGINS: dict[str, type[Margin]] = {
+MARGINS: dict[str, type[Margin] | type[BinaryMargin]] = {
     "softmax": Softmax,
     "normface": NormFace,
+    "sphereface": SphereFace,
+    "sphereface-r": SphereFaceR,
     "cosface": CosFace,
     "arcface": ArcFace,
+    "combined": Combined,
+    "adacos": AdaCos,
+    "sv-softmax": SVSoftmax,
+    "mv-softmax": MVSoftmax,
+    "arcnegface": ArcNegFace,
+    "circle": CircleLoss,
+    "curricularface": CurricularFace,
+    "magface": MagFace,
+    "elasticface-arc": ElasticFaceArc,
+    "elasticface-cos": ElasticFaceCos,
+    "elasticface-arc-plus": ElasticFaceArcPlus,
+    "elasticface-cos-plus": ElasticFaceCosPlus,
+    "adaface": AdaFace,
+    "sphereface2": SphereFace2,
+    "uniface": UniFace,
 }
 
 
 def list_margins() -> list[str]:
-    """The names `create_margin` knows, in the order of the papers."""
+    """The names `create_margin` knows."""
     return list(MARGINS)
 
 
 def margin_parameters(name: str) -> list[str]:
-    """Names of the parameters of one margin: the paper's own, then those every margin takes."""
+    """Parameter names of one margin: the paper's own, then those every softmax margin takes.
+
+    "num_classes" is among them where the margin needs the number of classes; the head fills it in.
+    """
     if name not in MARGINS:
         raise InputError(f"unknown margin {name!r}; choose one of {', '.join(MARGINS)}.")
-    own = [
-        p.name for p in inspect.signature(MARGINS[name]).parameters.values() if p.kind is not p.VAR_KEYWORD
-    ]
-    return own + [option for option in MarginOptions.__annotations__ if option not in own]
+    kind = MARGINS[name]
+    parameters = inspect.signature(kind).parameters.values()
+    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return own + list(MarginOptions.__annotations__) if issubclass(kind, Margin) else own
 
 
-def create_margin(name: str, **parameters: Any) -> Margin:
+def create_margin(name: str, **parameters: Any) -> Margin | BinaryMargin:
     """Build a margin with the paper's parameter names and defaults; see docs/margins.md.
 
     Raises InputError for an unknown name or parameter, listing the valid ones.
@@ -45,4 +83,4 @@ def create_margin(name: str, **parameters: Any) -> Margin:
     return MARGINS[name](**parameters)
 
 
-__all__ = ["MARGINS", "Margin", "create_margin", "list_margins", "margin_parameters"]
+__all__ = ["MARGINS", "BinaryMargin", "Margin", "create_margin", "list_margins", "margin_parameters"]

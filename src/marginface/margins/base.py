@@ -1,4 +1,4 @@
-"""What a margin is: four small questions about a cosine. The engines in `softmax/` ask, every file here answers.
+"""What a margin is: four small questions about a cosine. Engines in `softmax/` ask, every file here answers.
 
 Shape legend: N rows of the batch (V of them valid: label in [0, C)), C classes, K classes of one block.
 
@@ -13,7 +13,7 @@ How an engine asks, once per training step, on the gathered (global) batch:
     margin.observe(log_others_V)                 # training only, where `observes_others`; after the pass
 
 `negatives` is elementwise in K, and differentiable in its first argument only: `cos_y` and `bent` count as
-constants there, in every paper. It may be given the target column too: the engine overwrites that with `bent`.
+constants there, in every paper. It may be given the target column too: the engine overwrites it with `bent`.
 All maths is in float32 or wider. `normalised = False` (plain softmax) tells engines to use raw products x·w
 (+ bias_C, owned by the head, if `margin.bias`) instead of cosines. Losses without a softmax (SphereFace2,
 UniFace) are in `binary.py`.

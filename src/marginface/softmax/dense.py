@@ -1,5 +1,6 @@
-"""The reference engine: plain autograd over the N×C matrix. Short and obviously right; `head.logits()` shows it
-and every other engine is tested against it, in float64.
+"""The reference engine: plain autograd over the N×C matrix, short and obviously right.
+
+`head.logits()` shows it and every other engine is tested against it, in float64.
 
 Shape legend: N rows (V valid), C classes, S sub-centres, D features.
 """
@@ -30,8 +31,8 @@ def dense_products(
 ) -> tuple[Tensor, Tensor]:
     """Cosines (N, C) (raw products where the margin is not `normalised`) and norms of x (N,).
 
-    With S = sub_centers > 1 the weight is (C·S, D), the S rows of a class adjacent, and the cosine of a class is
-    the largest of its S (Sub-center ArcFace, Deng et al., ECCV 2020, eq. 3).
+    With S = sub_centers > 1 the weight is (C·S, D), the S rows of a class adjacent, and the cosine of a class
+    is the largest of its S (Sub-center ArcFace, Deng et al., ECCV 2020, eq. 3).
     """
     with torch.autocast(x_ND.device.type, enabled=False):
         unit_ND, norms_N = normalise(x_ND)

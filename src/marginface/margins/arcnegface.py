@@ -1,0 +1,34 @@
+"""ArcNegFace (Liu et al., ICCVW 2019, arXiv:1909.00632): negatives near the bent target weigh more."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from marginface.margins.arcface import add_angle
+from marginface.margins.base import Margin, MarginOptions
+
+
+class ArcNegFace(Margin):
+    """Target: a, ArcFace with the "linear" overflow. Negatives: w·(cos θ_j + 1) − 1.
+
+    w = alpha·exp(−(cos θ_j − a)²/sigma), differentiated in cos θ_j and constant in a.
+    """
+
+    def __init__(
+        self,
+        s: float = 64.0,
+        m: float = 0.5,
+        alpha: float = 1.2,
+        sigma: float = 2.0,
+        **options: Unpack[MarginOptions],
+    ) -> None:
+        super().__init__(s, **options)
+        self.m, self.alpha, self.sigma = m, alpha, sigma
+
+    def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
+        return add_angle(cos_N, torch.full_like(cos_N, self.m), "linear")
+
+    def bend_negatives(self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor) -> Tensor:
+        weight_NK = self.alpha * torch.exp(-((cos_NK - bent_N[:, None]) ** 2) / self.sigma)
+        return weight_NK * (cos_NK + 1) - 1

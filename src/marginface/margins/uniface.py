@@ -1,0 +1,30 @@
+"""UniFace (Zhou et al., ICCV 2023): unified cross-entropy, one threshold for all identities."""
+
+from torch import Tensor
+
+from marginface.margins.base import MarginGrad
+from marginface.margins.binary import BinaryMargin
+
+
+class UniFace(BinaryMargin):
+    """log(1 + exp(b − s·(cos θ_y − m))) + l·Σ_{j≠y} log(1 + exp(s·cos θ_j − b)), b learned.
+
+    `bias` is where b starts; the parameter of the module holds −b, which is added to the logits.
+    """
+
+    def __init__(
+        self,
+        s: float = 64.0,
+        m: float = 0.4,
+        l: float = 1.0,  # noqa: E741 (the paper's name)
+        bias: float = 15.0,
+        margin_grad: MarginGrad | None = None,
+    ) -> None:
+        super().__init__(s, -bias, 1.0, l, margin_grad)
+        self.m = m
+
+    def bend_positive(self, cos: Tensor) -> Tensor:
+        return cos - self.m
+
+    def bend_negative(self, cos: Tensor) -> Tensor:
+        return cos
