@@ -1,1 +1,21 @@
 """marginface: train, evaluate and ship face embeddings learned with margin-based softmax losses."""
+
+from marginface.backbones import create_backbone, list_backbones
+from marginface.embedder import Embedder
+from marginface.errors import InputError
+from marginface.margins import Margin, create_margin, list_margins
+from marginface.softmax import MarginSoftmax
+
+load = Embedder.load
+
+__all__ = [
+    "Embedder",
+    "InputError",
+    "Margin",
+    "MarginSoftmax",
+    "create_backbone",
+    "create_margin",
+    "list_backbones",
+    "list_margins",
+    "load",
+]

@@ -17,13 +17,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises InputError when the disk is full or not writable.
     """
     try:
-        with replace_file(path) as temporary:
-            torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its zip writer
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "write" in str(error)
-        reason = "the disk is full" if full else str(error)
+        # through a file of ours: torch's own writer hides the reason of a failed write
+        with replace_file(path) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
+    except OSError as error:
         kept = "; the earlier checkpoint there is intact" if path.exists() else ""
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         raise InputError(f"{path} could not be saved: {reason}{kept}; make room and resume") from error
 
 
@@ -33,8 +32,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing: the run stopped before its first checkpoint, start it anew")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or ["it ends too early"])[0]
+        raise InputError(f"{path} is damaged or not a checkpoint ({reason})") from error
     if not isinstance(state, dict) or "step" not in state:
         raise InputError(f"{path} is not a checkpoint of a run: it holds no step")
     return state

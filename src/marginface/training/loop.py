@@ -1,0 +1,199 @@
+"""The training loop: one batch through backbone, margin softmax and optimiser, again and again. For the CLI."""
+
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor
+
+from marginface.backbones.preprocess import normalise
+from marginface.embedder import Embedder, Preprocessing
+from marginface.errors import InputError
+from marginface.evaluate import measure, open_benchmark
+from marginface.loading.loader import Batch, Loader
+from marginface.margins import create_margin
+from marginface.readers import open_reader
+from marginface.softmax import MarginSoftmax
+from marginface.training.checkpoint import load_checkpoint, restore, save_checkpoint
+from marginface.training.config import Config
+from marginface.training.monitor import Monitor
+from marginface.training.optim import WeightAverage, create_optimizer, learning_rate
+from marginface.training.run import Run
+from marginface.training.signals import Stopped, stop_flag
+
+
+class Trainer:
+    """All that a run holds in memory. Everything random is a function of (seed, step), so that state is small."""
+
+    def __init__(self, config: Config, fabric: Fabric, console: Console) -> None:
+        self.config, self.fabric, self.console = config, fabric, console
+        reader = open_reader(config.data.train)
+        self.loader = Loader(reader, config.data, config.seed, fabric.global_rank, fabric.world_size)
+        self.benchmarks = [open_benchmark(spec, config.data.resize) for spec in config.data.val]
+        torch.manual_seed(config.seed)
+        self.embedder = Embedder.create(config.model, Preprocessing(size=config.data.size))
+        margin = create_margin(config.margin.name, **config.margin.options)
+        head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **asdict(config.softmax))
+        self.head = head.to(fabric.device)
+        backbone = self.embedder.backbone.to(fabric.device, memory_format=torch.channels_last)
+        optimizer = create_optimizer([backbone, head], config.optim)
+        self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
+        self.optimizer = fabric.setup_optimizers(optimizer)
+        self.backbone = fabric.setup_module(torch.compile(backbone) if config.trainer.compile else backbone)
+        self.step, self.best = 0, -math.inf
+        self.steps_per_epoch = self.loader.batches.per_epoch
+        self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
+
+    @property
+    def model(self) -> Embedder:
+        """What is evaluated and exported: the averaged weights where there are any."""
+        if self.average is None:
+            return self.embedder
+        return Embedder(self.average.module, self.embedder.config, self.embedder.preprocessing)
+
+    @property
+    def description(self) -> str:
+        """The run in one line."""
+        reader, millions = (
+            self.loader.reader,
+            sum(p.numel() for p in self.embedder.backbone.parameters()) / 1e6,
+        )
+        return (
+            f"{len(reader):,} images of {reader.num_classes:,} people, {self.config.model.backbone} "
+            f"({millions:.2f} M parameters), {self.config.margin.name}, {self.total_steps:,} steps on "
+            f"{self.fabric.world_size} x {self.fabric.device.type}"
+        )
+
+    def fit(self, run: Run) -> None:
+        """Runs the remaining steps. Raises Stopped on a signal, after a checkpoint; InputError on bad data."""
+        train, names = self.config.train, [benchmark.name for benchmark in self.benchmarks]
+        monitor = Monitor(run.folder, self.total_steps, self.step, names, self.console)
+        batches = self.loader.start(self.step)
+        with monitor, stop_flag() as stop:
+            while self.step < self.total_steps:
+                asked = time.perf_counter()
+                batch = next(batches)
+                monitor.waited(time.perf_counter() - asked)
+                loss = self.train_step(batch, run)
+                monitor.advance(self.step, len(batch.labels) * self.fabric.world_size)
+                if self.step % train.log_every == 0 or self.step == self.total_steps:
+                    monitor.log(self.step, self._numbers(loss))
+                if train.eval_every and self.step % train.eval_every == 0 and self.step < self.total_steps:
+                    monitor.evaluated(self.step, self.evaluate(run))
+                if train.checkpoint_every and self.step % train.checkpoint_every == 0:
+                    self.checkpoint(run)
+                if stop.number:
+                    self.checkpoint(run)
+                    raise Stopped(stop.number, f"stopped after step {self.step} of {self.total_steps}")
+            batches.close()
+            monitor.evaluated(self.step, self.evaluate(run))
+            self.checkpoint(run)
+
+    def train_step(self, batch: Batch, run: Run) -> Tensor:
+        """One update of the weights; returns the loss. Raises InputError when it is not finite."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        lr, strength = self._schedule()
+        self.head.margin.strength = strength
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.backbone.train()
+        self.head.train()
+        images, labels = (self.fabric.to_device(torch.from_numpy(x)) for x in (batch.images, batch.labels))
+        loss = self._forward_backward(images, labels)
+        if not math.isfinite(loss):
+            self._not_finite(batch, run)
+        if self.config.optim.clip_norm:
+            self.fabric.clip_gradients(self.backbone, self.optimizer, max_norm=self.config.optim.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.embedder.backbone)
+        self.step += 1
+        return loss
+
+    def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of the batch, its gradients added part by part where `accumulate` asks for it."""
+        parts = self.config.train.accumulate
+        losses = []
+        for part, (x, y) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
+            with self.fabric.no_backward_sync(self.backbone, enabled=part < parts - 1):
+                loss = self.head(self.backbone(normalise(x)), y) * (len(y) / len(labels))
+                self.fabric.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _schedule(self) -> tuple[float, float]:
+        """(learning rate, share of the margin) of this step."""
+        config, epoch = self.config, self.step / self.steps_per_epoch
+        lr = learning_rate(config.optim, epoch, config.train.epochs)
+        if config.optim.scale_lr:
+            lr *= config.data.batch_size / 512
+        ramp = config.margin.warmup_epochs
+        return lr, min(epoch / ramp, 1.0) if ramp else 1.0
+
+    def _not_finite(self, batch: Batch, run: Run) -> None:
+        """Stops the run: weights have not moved in this step, but running statistics may hold its numbers."""
+        keys = ", ".join(self.loader.key(int(index)) for index in batch.indices[:8])
+        tensors = [*self.embedder.backbone.state_dict().values(), *self.head.state_dict().values()]
+        saved = "the last checkpoint stands as it was"
+        if all(torch.isfinite(tensor).all() for tensor in tensors):
+            self.checkpoint(run)
+            saved = f"the state before this step is in {run.last}"
+        raise InputError(
+            f"the loss is not finite at step {self.step + 1}; {saved}; the batch began with {keys}; look at these "
+            f"images, or lower --optim.lr, set --optim.clip_norm 5, or raise --optim.warmup_epochs and "
+            f"--margin.warmup_epochs"
+        )
+
+    def _numbers(self, loss: Tensor) -> dict[str, float]:
+        return {
+            "epoch": self.step / self.steps_per_epoch,
+            "loss": float(loss),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "target_cosine": float(self.head.mean_cosine),
+            "norm": float(self.head.mean_norm),
+        }
+
+    def evaluate(self, run: Run) -> dict[str, float]:
+        """Accuracy on each benchmark; keeps the model in checkpoints/best when their mean is the best so far."""
+        scores = {b.name: measure(b, self.model, replicates=0).accuracy.mean for b in self.benchmarks}
+        mean = sum(scores.values()) / len(scores) if scores else -math.inf
+        if mean > self.best:
+            self.best = mean
+            self.model.save(run.best)
+        return scores
+
+    def checkpoint(self, run: Run) -> None:
+        """checkpoints/last.pt: all that is needed to go on exactly."""
+        save_checkpoint(run.last, self._state())
+
+    def resume(self, run: Run) -> None:
+        """Takes up checkpoints/last.pt. Raises InputError when it belongs to another architecture."""
+        path = run.last
+        state = load_checkpoint(path)
+        restore(
+            self.embedder.backbone, state["backbone"], f"backbone than {self.config.model.backbone}", path
+        )
+        restore(self.head, state["head"], "head", path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            restore(self.average.module, state["average"], "weight average", path)
+            self.average.updates = state["average_updates"]
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.step, self.best = state["step"], state["best"]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "best": self.best,
+            "backbone": self.embedder.backbone.state_dict(),
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.module.state_dict() if self.average else None,
+            "average_updates": self.average.updates if self.average else 0,
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
