@@ -1,7 +1,7 @@
 """Every head of the reference set, in float64 on the dense engine: logits, loss, gradients, states.
 
-The only knowledge kept here is which reference family is which margin with which options (`FAMILIES`); inputs,
-hyper-parameters and tolerances come from the manifest.
+The only knowledge kept here is which reference family is which margin with which options (`FAMILIES`);
+inputs, hyper-parameters and tolerances come from the manifest.
 """
 
 from collections.abc import Callable
@@ -35,6 +35,7 @@ class Family:
     focal_gamma: Callable[[Hyper], float] = lambda hp: 0.0
     focal_constant: bool = False  # the focal weight has no gradient (clcarwin)
     unit_weight: bool = False  # the weights are normalised in place: no gradient through the normalisation
+    clamp_before: float = 0.0  # the cosines are clamped, with zero gradient, before a straight-through margin
     logit_shift: Callable[[Hyper, Tensor], Tensor] = field(default=lambda hp, norms: torch.zeros(()))
 
 
@@ -94,9 +95,7 @@ EASY = {True: "easy", False: "linear"}
 INSIGHTFACE = Family("combined", lambda hp: combined(hp)[1])
 OPENVINO = Family("sv-softmax", openvino, focal_gamma=openvino_gamma)
 ADAFACE = Family("adaface", adaface(cos_clamp=1e-3))
-RONGHUAIYANG = Family(
-    "arcface", lambda hp: {"s": hp["s"], "m": hp["m"], "overflow": EASY[hp["easy_margin"]]} | TRUE
-)
+RONGHUAIYANG = Family("arcface", lambda hp: {"s": hp["s"], "m": hp["m"], "overflow": EASY[hp["easy_margin"]]} | TRUE)
 
 FAMILIES = {
     "linear": Family("softmax", lambda hp: {}),
@@ -110,9 +109,7 @@ FAMILIES = {
         focal_constant=True,
     ),
     "sphereface_asoftmax_yakhyo": Family("sphereface", lambda hp: {"m": hp["m"]}),
-    "sphereface_opensphere": Family(
-        "sphereface-r", plain(cos_clamp=1e-5, clamp_grad="pass"), unit_weight=True
-    ),
+    "sphereface_opensphere": Family("sphereface-r", plain(cos_clamp=1e-5), unit_weight=True),
     "sphereface2_opensphere": Family("sphereface2", dict),
     "cosface_insightface": Family("cosface", plain()),
     "cosface_elastic": Family("cosface", plain()),
@@ -127,14 +124,12 @@ FAMILIES = {
     "combined_m123_ignores_m1_m2": INSIGHTFACE,
     "combined_femb": Family("combined", m123(cos_clamp=1e-6, **TRUE)),
     "arcface_femb": Family("arcface", plain(cos_clamp=1e-6, **TRUE)),
-    "arcface_femb_orig": Family("arcface", plain(cos_clamp=1e-6)),
+    "arcface_femb_orig": Family("arcface", plain(), clamp_before=1e-6),
     "arcface_ronghuaiyang_hard": RONGHUAIYANG,
     "arcface_ronghuaiyang_easy": RONGHUAIYANG,
     "arcface_elastic_arcos_add": Family("arcface", plain(**TRUE)),
     "arcface_adaface_repo": Family("arcface", plain(overflow="clip", cos_clamp=1e-4, **TRUE)),
-    "arcface_opensphere": Family(
-        "arcface", plain(overflow="clip", clip_eps=1e-5, cos_clamp=1e-5, clamp_grad="pass"), unit_weight=True
-    ),
+    "arcface_opensphere": Family("arcface", plain(overflow="clip", clip_eps=1e-5, cos_clamp=1e-5), unit_weight=True),
     "magface_easy": Family("magface", magface()),
     "magface_hard": Family("magface", magface()),
     "magface_parallel_cos": Family("magface", magface(target="cos")),
@@ -210,16 +205,18 @@ def check_step(name: str, margin: Margin, data: dict[str, np.ndarray], suffix: s
     weight = (normalise(weight)[0] if family.unit_weight else weight).requires_grad_()
     labels = torch.tensor(data[f"labels{own}"])
 
-    if family.unit_weight:
+    special = family.focal_constant or family.unit_weight or family.clamp_before > 0 or "loss_value" in entry(name)
+    if family.unit_weight or family.clamp_before > 0:
         unit, norms = normalise(x)
-        logits = margin(unit @ weight.T, labels, norms)
+        rows = weight if family.unit_weight else normalise(weight)[0]
+        cos = (unit @ rows.T).clamp(family.clamp_before - 1, 1 - family.clamp_before)
+        logits = margin(cos, labels, norms)
     else:
         logits = dense_logits(x, weight, labels, margin)
         norms = dense_products(x, weight, margin)[1]
     margin.eval()  # the state has moved once; the loss below is of the same step
     close(name, "logits", logits + family.logit_shift(hp, norms), data[f"logits{suffix}"])
 
-    special = family.focal_constant or family.unit_weight or "loss_value" in entry(name)
     if special:
         loss, value = reference_loss(name, logits, labels)
     else:

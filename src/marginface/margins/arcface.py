@@ -40,9 +40,7 @@ class ArcFace(Margin):
         self.clip_eps = clip_eps
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
-        return add_angle(
-            cos_N, torch.full_like(cos_N, self.m, requires_grad=False), self.overflow, self.clip_eps
-        )
+        return add_angle(cos_N, torch.full_like(cos_N, self.m, requires_grad=False), self.overflow, self.clip_eps)
 
 
 def add_angle(cos_N: Tensor, m_N: Tensor, overflow: Overflow = "none", clip_eps: float = 1e-4) -> Tensor:

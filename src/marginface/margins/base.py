@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from marginface.errors import InputError
 
 MarginGrad = Literal["true", "straight_through"]
-ClampGrad = Literal["zero", "pass"]
 
 
 class MarginOptions(TypedDict):
@@ -37,14 +36,13 @@ class MarginOptions(TypedDict):
         cosine (d logit/d cos = s). Default: what the paper's own code does.
     interclass_filter: cosines of other classes above this are set to 0 (off at 0); against label noise
         (InsightFace, `interclass_filtering_threshold`).
-    cos_clamp: all cosines are first clamped to ±(1 − cos_clamp); off at 0.
-    clamp_grad: gradient of a clamped cosine, "zero" or "pass" (OpenSphere clamps in its detached correction).
+    cos_clamp: all cosines are first clamped to ±(1 − cos_clamp); off at 0. A clamped cosine has no gradient,
+        unless it is straight-through.
     """
 
     margin_grad: NotRequired[MarginGrad]
     interclass_filter: NotRequired[float]
     cos_clamp: NotRequired[float]
-    clamp_grad: NotRequired[ClampGrad]
 
 
 class Margin(nn.Module):
@@ -56,6 +54,7 @@ class Margin(nn.Module):
     scale_from_norm: ClassVar[bool] = False  # True: row_scale has a gradient
     observes_others: ClassVar[bool] = False  # True: engines call observe after each training pass
     bias: bool = False
+    strength: float  # share of the margin, 0 to 1: a training loop that lets the margin grow sets it every step
 
     def __init__(self, s: float = 64.0, **options: Unpack[MarginOptions]) -> None:
         super().__init__()
@@ -63,11 +62,10 @@ class Margin(nn.Module):
         self.margin_grad: MarginGrad = options.get("margin_grad", self.default_grad)
         self.interclass_filter = float(options.get("interclass_filter", 0.0))
         self.cos_clamp = float(options.get("cos_clamp", 0.0))
-        self.clamp_grad: ClampGrad = options.get("clamp_grad", "zero")
+        self.strength = 1.0
         if self.scale <= 0:
             raise InputError(f"margin scale s must be positive, not {s}.")
         one_of("margin_grad", self.margin_grad, ("true", "straight_through"))
-        one_of("clamp_grad", self.clamp_grad, ("zero", "pass"))
 
     # What a margin answers.
 
@@ -107,6 +105,8 @@ class Margin(nn.Module):
         """The target cosine after the margin: (N,) -> (N,), float32 or wider."""
         cos_N = self._clamp(at_least_float32(cos_N))
         bent_N = self.bend(cos_N, at_least_float32(norms_N))
+        if self.strength < 1:
+            bent_N = cos_N + self.strength * (bent_N - cos_N)
         if self.margin_grad == "straight_through":
             return cos_N + (bent_N - cos_N).detach()
         return bent_N
@@ -154,7 +154,7 @@ class Margin(nn.Module):
         if self.cos_clamp <= 0:
             return cos
         clamped = cos.clamp(self.cos_clamp - 1, 1 - self.cos_clamp)
-        return cos + (clamped - cos).detach() if self.clamp_grad == "pass" else clamped
+        return cos + (clamped - cos).detach() if self.margin_grad == "straight_through" else clamped
 
 
 def angle(cos: Tensor) -> Tensor:

@@ -17,9 +17,7 @@ class CurricularFace(Margin):
 
     t: Tensor
 
-    def __init__(
-        self, s: float = 64.0, m: float = 0.5, alpha: float = 0.01, **options: Unpack[MarginOptions]
-    ) -> None:
+    def __init__(self, s: float = 64.0, m: float = 0.5, alpha: float = 0.01, **options: Unpack[MarginOptions]) -> None:
         super().__init__(s, **options)
         self.m, self.alpha = m, alpha
         self.register_buffer("t", torch.zeros(1))

@@ -30,9 +30,7 @@ class SphereFace2(BinaryMargin):
         margin_grad: MarginGrad | None = None,
     ) -> None:
         if num_classes < 1 or not 0 < alpha < 1:
-            raise InputError(
-                f"sphereface2 needs num_classes ≥ 1 and 0 < alpha < 1, not {num_classes} and {alpha}."
-            )
+            raise InputError(f"sphereface2 needs num_classes ≥ 1 and 0 < alpha < 1, not {num_classes} and {alpha}.")
         bias = _balanced_bias(max(num_classes, 2), alpha, r, m, t)
         super().__init__(r, bias, alpha * lw / r, (1 - alpha) * lw / r, margin_grad)
         self.m, self.t = m, t
