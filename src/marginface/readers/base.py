@@ -40,3 +40,17 @@ class Reader(Protocol):
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records at `indices`, in that order. Raises InputError naming file, record and byte offset."""
         ...
+
+
+@dataclass(frozen=True)
+class VerificationSet:
+    """Pairs of faces in the order that the format stores them: images 2k and 2k + 1 form pair k.
+
+    images: records, decoded only when asked for; their label is the number of the pair.
+    issame: bool (P,), whether a pair shows one person.
+    name: what people call the set, from its file name.
+    """
+
+    images: Sequence[Record]
+    issame: np.ndarray
+    name: str

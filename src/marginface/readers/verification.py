@@ -1,0 +1,39 @@
+"""Verification sets of every stored layout as one kind of thing; lists of pairs are `protocols.pairs`."""
+
+import os
+from pathlib import Path
+
+from marginface.errors import InputError
+from marginface.readers.base import VerificationSet
+from marginface.readers.verification_arrays import is_arrays, is_memfile, read_arrays, read_memfile
+from marginface.readers.verification_bin import is_bin, read_bin
+
+__all__ = ["VerificationSet", "is_verification", "open_verification"]
+
+
+def open_verification(path: str | os.PathLike[str]) -> VerificationSet:
+    """The verification set at `path`, recognised by its content.
+
+    A `.bin` of InsightFace, also packed as `.xz`; AdaFace's `mem_file.dat` or the folder above it; a folder with
+    `issame.txt` and an `.npy` of images.
+
+    Raises InputError if nothing lies there, nobody understands it, or it is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    for recognises, read in READERS:
+        if recognises(path):
+            return read(path)
+    raise InputError(
+        f"{path}: not a verification set; give a .bin or .xz file of InsightFace's kind, a mem_file.dat of AdaFace,"
+        f" or a folder with issame.txt and the images in an .npy file."
+    )
+
+
+def is_verification(path: Path) -> bool:
+    """Whether `open_verification` would try to read what lies at `path`."""
+    return any(recognises(path) for recognises, _ in READERS)
+
+
+READERS = ((is_bin, read_bin), (is_memfile, read_memfile), (is_arrays, read_arrays))

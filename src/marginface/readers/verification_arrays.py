@@ -1,0 +1,117 @@
+"""Verification sets kept as one big array: AdaFace's memfiles, and `.npy` + issame.txt. For `open_verification`."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers.base import Record, VerificationSet
+
+
+class ArrayImages(Sequence[Record]):
+    """RGB uint8 records made one at a time from a mapped array of (N, 3, H, W) or (N, H, W, 3).
+
+    float32 arrays are AdaFace's: BGR, normalised to [-1, 1]; uint8 arrays are RGB.
+    """
+
+    def __init__(self, array: np.ndarray, name: str) -> None:
+        self._array = array
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        image = np.array(self._array[position])
+        if image.shape[0] == 3:
+            image = image.transpose(1, 2, 0)
+        if image.dtype == np.float32:
+            image = np.clip(np.rint(image[..., ::-1] * 127.5 + 127.5), 0, 255).astype(np.uint8)
+        return Record(np.ascontiguousarray(image), position // 2, f"{self._name}:{position}")
+
+
+def is_memfile(path: Path) -> bool:
+    """Whether `path` is a mem_file.dat, or a folder of AdaFace's with one below it."""
+    return _memfile(path) is not None
+
+
+def read_memfile(path: Path) -> VerificationSet:
+    """`<set>/memfile/mem_file.dat` with its `.conf`, and `<set>_list.npy` beside `<set>` for issame."""
+    data = _memfile(path)
+    assert data is not None
+    folder = data.parent.parent if data.parent.name == "memfile" else data.parent
+    shape = _configured_shape(data.with_name(data.name + ".conf"))
+    if data.stat().st_size != 4 * math.prod(shape):
+        raise InputError(
+            f"{data}: has {data.stat().st_size:,} bytes, not the {4 * math.prod(shape):,} of a float32 array of"
+            f" shape {shape} as its .conf says."
+        )
+    array = np.memmap(data, dtype="<f4", mode="r", shape=shape)
+    issame = _load(folder.with_name(f"{folder.name}_list.npy")).ravel().astype(bool)
+    return _verification_set(array, issame, data, folder.name)
+
+
+def is_arrays(path: Path) -> bool:
+    """Whether `path` is a folder with issame.txt."""
+    return (path / "issame.txt").is_file()
+
+
+def read_arrays(path: Path) -> VerificationSet:
+    """`<name>/<name>.npy`, uint8 RGB (2P, 3, H, W), and `<name>/issame.txt`, one 0 or 1 a line."""
+    files = sorted(path.glob("*.npy"))
+    if len(files) != 1:
+        raise InputError(f"{path}: should hold one .npy file beside issame.txt, not {len(files)}.")
+    words = (path / "issame.txt").read_text(encoding="ascii", errors="replace").split()
+    for line, word in enumerate(words):
+        if word.lower() not in ("0", "1", "true", "false"):
+            raise InputError(f"{path / 'issame.txt'}: line {line + 1} is neither 0 nor 1.")
+    issame = np.array([word.lower() in ("1", "true") for word in words])
+    return _verification_set(_load(files[0]), issame, files[0], path.name)
+
+
+def _memfile(path: Path) -> Path | None:
+    for file in (path, path / "mem_file.dat", path / "memfile" / "mem_file.dat"):
+        if file.is_file() and file.with_name(file.name + ".conf").is_file():
+            return file
+    return None
+
+
+def _configured_shape(conf: Path) -> tuple[int, ...]:
+    try:
+        entries = json.loads(conf.read_bytes())
+        shape, dtype = tuple(entries["shape"]), entries["dtype"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{conf}: should be JSON with a shape and a dtype.") from error
+    if dtype != "float32" or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise InputError(f"{conf}: says {dtype} of shape {shape}; expected float32 of (images, 3, height, width).")
+    return shape
+
+
+def _load(file: Path) -> np.ndarray:
+    """A mapped array; never unpickles."""
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: missing; it says which pairs are the same person.") from error
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, TypeError) as error:
+        raise InputError(f"{file}: not an array that can be read: {str(error).splitlines()[0]}.") from error
+
+
+def _verification_set(array: np.ndarray, issame: np.ndarray, file: Path, name: str) -> VerificationSet:
+    faces = array.ndim == 4 and 3 in (array.shape[1], array.shape[3]) and array.dtype in (np.uint8, np.float32)
+    if not faces:
+        raise InputError(f"{file}: an array of {array.dtype} {array.shape} is no set of colour images.")
+    if len(array) != 2 * len(issame) or len(issame) == 0:
+        raise InputError(f"{file}: has {len(array)} images, but there are {len(issame)} pairs; two a pair are needed.")
+    return VerificationSet(ArrayImages(array, name), issame, name)
