@@ -77,9 +77,7 @@ def verification_intervals(
     if subjects is not None:
         subjects = _renumber(subjects)
     order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(
-        np.append(np.diff(scores[order]) != 0, True)
-    )  # the last pair of each run of equal scores
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # the last pair of each run of equal scores
     ranked_same = same[order].astype(np.float32)
     ranked_correct = correct[order].astype(np.float32)
     ranked = None if subjects is None else (subjects[0][order], subjects[1][order])

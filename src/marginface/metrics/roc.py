@@ -75,14 +75,10 @@ def check_trials(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.n
     """`scores` as float64 and `same` as bool, both (P,), or InputError saying what is wrong and how often."""
     scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same).astype(bool)
     if scores.ndim != 1 or scores.shape != same.shape:
-        raise InputError(
-            f"{scores.shape} scores do not match {same.shape} same/different flags: give one flag a score"
-        )
+        raise InputError(f"{scores.shape} scores do not match {same.shape} same/different flags: give one flag a score")
     if bad := int(np.count_nonzero(~np.isfinite(scores))):
         first = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise InputError(
-            f"{bad} of {len(scores)} scores are not finite (first: pair {first}); check the embeddings"
-        )
+        raise InputError(f"{bad} of {len(scores)} scores are not finite (first: pair {first}); check the embeddings")
     genuines = int(np.count_nonzero(same))
     if genuines in (0, len(same)):
         missing = "same" if genuines == 0 else "different"

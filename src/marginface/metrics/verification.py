@@ -105,8 +105,7 @@ def check_embeddings(embeddings: np.ndarray, count: int | None = None) -> None:
     for what, rows in (("not finite", ~np.isfinite(squares)), ("zero", squares == 0)):
         if bad := np.flatnonzero(rows).tolist():
             raise InputError(
-                f"{len(bad)} of {len(embeddings)} embeddings are {what} (first: row {bad[0]}); "
-                "embed those images again"
+                f"{len(bad)} of {len(embeddings)} embeddings are {what} (first: row {bad[0]}); embed those images again"
             )
 
 
@@ -162,9 +161,7 @@ def val_at_far(
     """
     _, accepted_other, same_count, other_count = _grid_counts(distances, same, folds, grid)
     if lacking := np.flatnonzero((same_count == 0) | (other_count == 0)).tolist():
-        raise InputError(
-            f"VAL@FAR needs same and different pairs in every fold; fold(s) {lacking} hold one kind only"
-        )
+        raise InputError(f"VAL@FAR needs same and different pairs in every fold; fold(s) {lacking} hold one kind only")
     train_far = (accepted_other.sum(axis=0) - accepted_other) / (other_count.sum() - other_count)[:, None]
     thresholds = np.array([_threshold_at(far, rates, grid) for rates in train_far])
     values, fars = np.empty(len(folds)), np.empty(len(folds))

@@ -15,9 +15,7 @@ def draw_pairs(
     rng = np.random.default_rng(seed)
     people = rng.permutation(np.unique(labels))
     if folds < 2 or len(people) < 2 * folds:
-        raise InputError(
-            f"{folds} folds of disjoint people need at least {2 * folds} people; there are {len(people)}"
-        )
+        raise InputError(f"{folds} folds of disjoint people need at least {2 * folds} people; there are {len(people)}")
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], people)
     ends = np.searchsorted(labels[order], people, side="right")
@@ -49,9 +47,7 @@ def _same(images: list[np.ndarray], wanted: int, rng: np.random.Generator) -> np
     decks = []
     for own in images:
         if pairs := len(own) * (len(own) - 1) // 2:
-            decks.append(
-                (own, rng.permutation(_unrank(rng.choice(pairs, min(pairs, wanted), replace=False))))
-            )
+            decks.append((own, rng.permutation(_unrank(rng.choice(pairs, min(pairs, wanted), replace=False)))))
     rounds = [own[deck[turn]] for turn in range(wanted) for own, deck in _still(decks, turn)][:wanted]
     return np.array(rounds)
 

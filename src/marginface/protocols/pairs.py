@@ -88,9 +88,7 @@ def read_pairs(pairs_file: str | Path, folder: str | Path, name: str | None = No
         raise InputError(f"{folder} is not a folder; give the one that holds a folder a person")
     wanted = sorted({side for pair in sides for side in pair})
     paths = [_picture(folder, person, number) for person, number in wanted]
-    if missing := [
-        f"{person} {number}" for (person, number), path in zip(wanted, paths, strict=True) if path is None
-    ]:
+    if missing := [f"{person} {number}" for (person, number), path in zip(wanted, paths, strict=True) if path is None]:
         raise InputError(
             f"{len(missing)} of the {len(wanted)} pictures named in {pairs_file} are not in {folder} "
             f"(first: {missing[0]}); add them or remove their pairs"
@@ -153,9 +151,7 @@ def make_folder_pairs(
     keys = [str(path.relative_to(folder)) for path in paths]
     drawn = make_pairs(labels, folds, per_fold, seed, name=name or folder.name, keys=keys)
     images = [paths[int(index)] for index in drawn.images if isinstance(index, int)]
-    return Pairs(
-        drawn.name, images, drawn.keys, drawn.first, drawn.second, drawn.same, drawn.folds, drawn.subjects
-    )
+    return Pairs(drawn.name, images, drawn.keys, drawn.first, drawn.second, drawn.same, drawn.folds, drawn.subjects)
 
 
 def write_pairs(pairs_file: str | Path, pairs: Pairs) -> None:
@@ -184,9 +180,7 @@ def _parse(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, list[
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{pairs_file} cannot be read as text: {error}") from error
     if not lines or len(lines[0]) != 2 or not all(word.isdecimal() for word in lines[0]):
-        raise InputError(
-            f"{pairs_file} must begin with a line 'folds<TAB>pairs of each kind', such as '10<TAB>300'"
-        )
+        raise InputError(f"{pairs_file} must begin with a line 'folds<TAB>pairs of each kind', such as '10<TAB>300'")
     folds, each = (int(word) for word in lines[0])
     if folds < 2 or each < 1 or len(lines) - 1 != 2 * folds * each:
         raise InputError(
@@ -219,9 +213,7 @@ def _sides(words: list[str], pairs_file: Path, line: int) -> tuple[Side, Side]:
 def _duplicates(sides: list[tuple[Side, Side]]) -> list[str]:
     """A note for people when pairs are repeated: published lists have some, and the figures count them."""
     seen: dict[frozenset[Side], int] = {}
-    repeated = [
-        line for line, pair in enumerate(sides, start=2) if seen.setdefault(frozenset(pair), line) != line
-    ]
+    repeated = [line for line, pair in enumerate(sides, start=2) if seen.setdefault(frozenset(pair), line) != line]
     return [f"{len(repeated)} pair(s) repeat an earlier one (first: line {repeated[0]})"] if repeated else []
 
 

@@ -1,0 +1,133 @@
+"""Writes report.html: everything about some results in one file that needs no network. Called by `evaluate`, `cli`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.files import replace_file
+from marginface.metrics.result import VerificationResult
+from marginface.report import figures, table
+from marginface.report.pictures import PictureOf, jpeg_uri, worst_pairs
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What it takes to repeat the figures: the exact command, the date as text, name -> value of the others."""
+
+    command: str = ""
+    date: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(
+    path: str | Path,
+    results: Sequence[VerificationResult],
+    title: str,
+    *,
+    training: Sequence[Mapping[str, str | float | None]] | None = None,
+    provenance: Provenance | None = None,
+    pictures: Mapping[str, PictureOf] | None = None,
+    samples: np.ndarray | None = None,
+) -> None:
+    """Writes the page to `path`.
+
+    results: one row each, grouped by benchmark in order of appearance; the last model of each benchmark is
+    the one under study: first colour, headline tiles, pictures.
+    training: rows of the training log (`step` and any numeric columns), one chart a column.
+    pictures: benchmark name -> function from image index to RGB uint8 (H, W, 3), for the worst pairs.
+    samples: RGB uint8 (H, W, 3) grid of training images as the network sees them.
+    Raises InputError without results.
+    """
+    if not results:
+        raise InputError("a report needs at least one result")
+    benchmarks = [
+        _benchmark(f"b{number}", name, [one for one in results if one.benchmark == name], pictures or {})
+        for number, name in enumerate(dict.fromkeys(result.benchmark for result in results))
+    ]
+    curves = figures.training_charts(training) if training else []
+    charts = [chart for one in benchmarks for chart in one["charts"]] + curves
+    data = {
+        "charts": {chart.name: chart.data() for chart in charts},
+        "thresholds": {f"{one['name']}-{i}": cut for one in benchmarks for i, cut in enumerate(one["thresholds"])},
+    }
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            benchmarks=benchmarks,
+            headings=table.headings(results),
+            rows=_marked(results),
+            caption=table.interval_caption(results),
+            footnotes=table.footnotes(results),
+            markdown=table.markdown_table(results),
+            latex=table.latex_table(results),
+            json=json.dumps([result.to_json() for result in results], indent=1),
+            training=curves,
+            samples=jpeg_uri(samples, longest=1400, quality=85) if samples is not None else "",
+            provenance=provenance or Provenance(),
+            data=data,
+        )
+    )
+    with replace_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _benchmark(
+    name: str, title: str, results: list[VerificationResult], pictures: Mapping[str, PictureOf]
+) -> dict[str, Any]:
+    """Everything the template shows of one benchmark; `name` prefixes its element ids."""
+    subject = results[-1]
+    histograms = [figures.histogram_chart(f"{name}-scores-{i}", one) for i, one in enumerate(results)]
+    roc, det = figures.roc_chart(f"{name}-roc", results), figures.det_chart(f"{name}-det", results)
+    picture_of = pictures.get(title)
+    return {
+        "name": name,
+        "title": title,
+        "subject": subject,
+        "tiles": _tiles(subject),
+        "roc": roc,
+        "det": det,
+        "histograms": histograms,
+        "charts": [roc, det, *histograms],
+        "thresholds": [figures.threshold_table(one) for one in results],
+        "models": [one.model for one in results],
+        "false_accepts": worst_pairs(subject, picture_of, same=False) if picture_of else None,
+        "false_rejects": worst_pairs(subject, picture_of, same=True) if picture_of else None,
+    }
+
+
+def _tiles(result: VerificationResult) -> list[dict[str, str]]:
+    """The headline figures of the model under study."""
+    row = table.rows([result])[0]
+    named = list(zip(table.headings([result]), row.cells, strict=True))
+    shown = [pair for pair in named if pair[0] != "Threshold" and not pair[1].reason]
+    return [{"label": name, "value": cell.text, "interval": cell.interval} for name, cell in shown[:5]]
+
+
+def _marked(results: Sequence[VerificationResult]) -> list[dict[str, Any]]:
+    """The table's rows with their colour, and whether a benchmark begins with them."""
+    found = []
+    for number, row in enumerate(table.rows(results)):
+        peers = [one.model for one in results if one.benchmark == row.benchmark]
+        style = figures.styles(len(peers))[peers.index(row.model)]
+        first = number == 0 or results[number - 1].benchmark != row.benchmark
+        found.append({"row": row, "style": style, "first": first, "subject": row.model == peers[-1]})
+    return found
+
+
+def _environment() -> jinja2.Environment:
+    folder = resources.files("marginface.report") / "templates"
+    loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
+    # css and js are included as they are; only values put into the html are escaped
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
