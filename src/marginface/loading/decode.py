@@ -2,7 +2,6 @@
 
 import functools
 import os
-import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,9 +11,9 @@ import simplejpeg
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
+from marginface.readers.image_size import JPEG, image_size
 
 MAX_PIXELS = 1 << 26  # 200 MB once decoded; what claims to be larger is refused before memory is taken
-JPEG = b"\xff\xd8\xff"
 
 
 def decode(record: Record) -> np.ndarray:
@@ -74,7 +73,7 @@ def _decode(record: Record, out: np.ndarray | None) -> np.ndarray:
     if isinstance(record.image, np.ndarray):
         return _checked_array(record.image, record.key)
     try:
-        height, width = _claimed_size(record.image)
+        height, width = image_size(record.image)
         if height * width > MAX_PIXELS:
             raise ValueError(f"it claims {width}×{height} pixels, more than the {MAX_PIXELS:,} allowed")
         if not record.image.startswith(JPEG):
@@ -85,7 +84,7 @@ def _decode(record: Record, out: np.ndarray | None) -> np.ndarray:
         if record.image.find(b"Exif\0\0", 0, 4096) >= 0:
             return _decode_by_opencv(record.image)  # which turns the picture as EXIF says
         return out
-    except (ValueError, struct.error, IndexError, cv2.error) as error:
+    except (ValueError, cv2.error) as error:
         raise InputError(f"{record.key}: the image cannot be read: {_reason(error)}.") from error
 
 
@@ -94,40 +93,6 @@ def _decode_by_opencv(data: bytes) -> np.ndarray:
     if picture is None:
         raise ValueError("it is damaged or truncated")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def _claimed_size(data: bytes) -> tuple[int, int]:
-    """(height, width) as the header says, so that a bomb is known before it is decoded."""
-    if data.startswith(JPEG):
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        return height, width
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        width, height = struct.unpack_from(">II", data, 16)
-        return height, width
-    if data.startswith(b"BM"):
-        # the oldest of BMP's headers, 12 bytes long, has 16-bit sizes
-        width, height = struct.unpack_from("<HH" if data[14] == 12 else "<ii", data, 18)
-        return abs(height), abs(width)  # a negative height means rows from the top
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return _webp_size(data)
-    if data[:2] in (b"P5", b"P6"):
-        fields = b" ".join(line.partition(b"#")[0] for line in data[:1024].split(b"\n")).split()
-        return int(fields[2]), int(fields[1])
-    if not data:
-        raise ValueError("it is empty")
-    raise ValueError("it is not JPEG, PNG, BMP, WebP or PNM")
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Of the three kinds: lossy, lossless and extended (https://developers.google.com/speed/webp/docs/riff_container)."""
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    width, height = struct.unpack_from("<HH", data, 26)
-    return height & 0x3FFF, width & 0x3FFF
 
 
 def _checked_array(image: np.ndarray, key: str) -> np.ndarray:
@@ -157,7 +122,5 @@ def _fit(picture: np.ndarray, size: int, resize: bool, key: str) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     """The decoders' own words, short and on one line."""
-    if isinstance(error, struct.error | IndexError):
-        return "its header is cut short"
     text = str(error).strip().splitlines()[0].rstrip(".")
     return text if isinstance(error, ValueError) else f"it is damaged ({text[:120]})"
