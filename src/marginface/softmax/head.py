@@ -1,7 +1,7 @@
-"""The training head: class weights, a margin and an engine; `loss = head(embeddings, labels)` in the training loop.
+"""The training head: class weights, a margin and an engine. The training loop calls `head(embeddings, labels)`.
 
-Shape legend: N rows of this rank's batch; G rows of the global batch, V of them labelled, R of them taking part;
-D features; C classes of all ranks.
+Shape legend: N rows of this rank's batch; G rows of the global batch, R of them taking part, V of these
+labelled; D features; C classes of all ranks; S classes of this rank drawn for a step.
 """
 
 from typing import Literal
@@ -11,19 +11,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from marginface.errors import InputError
-from marginface.margins.base import Margin, at_least_float32, one_of
+from marginface.margins.base import Margin, one_of
+from marginface.margins.binary import BinaryMargin
+from marginface.softmax.binary import binary_logits, binary_loss
+from marginface.softmax.classes import Classes, CollectedGradient, WeightSink
 from marginface.softmax.dense import dense_logits, dense_loss, normalise
 from marginface.softmax.kernels import Precision, default_block, product_dtype
+from marginface.softmax.objective import CrossEntropy, Objective
+from marginface.softmax.one_vs_rest import OneVsRest
 from marginface.softmax.sampled import choose_classes, columns_of, draw_scores
 from marginface.softmax.sharded import Shards
-from marginface.softmax.step import Classes, CollectedGradient, Step, WeightSink
-from marginface.softmax.streaming import StreamedLoss
+from marginface.softmax.streaming import Step, StreamedLoss
 from marginface.softmax.update import FusedSGD, FusedUpdate
 
 INIT_STD = 0.01  # InsightFace, ElasticFace, CurricularFace
-INIT_CHUNK = (
-    1024  # classes initialised from one seed, so that the weights do not depend on the number of ranks
-)
+INIT_CHUNK = 1024  # classes initialised from one seed, so that the weights do not depend on the number of ranks
 
 
 class MarginSoftmax(nn.Module):
@@ -33,33 +35,34 @@ class MarginSoftmax(nn.Module):
         num_features: D, length of an embedding.
         num_classes: C, identities over all ranks.
         margin: from `marginface.margins.create_margin`.
-        sample_rate: Partial FC: share of the classes that take part in a step, besides the labels of the batch.
+        sample_rate: Partial FC: share of the classes that take part in a step; the labels always do.
         block_size: classes handled at a time; None chooses by batch size and device.
         sub_centers: weights per class, the nearest counts (Sub-center ArcFace).
-        process_group: split the classes over its ranks. Every rank brings equally many rows; the loss is that of
-            the global batch and equal on all ranks. The gradient of the embeddings is multiplied by the number of
-            ranks, because DistributedDataParallel averages it afterwards. None: this process alone.
+        process_group: split the classes over its ranks. Every rank brings equally many rows; the loss is that
+            of the global batch and equal on all ranks. The gradient of the embeddings is multiplied by the
+            number of ranks, because DistributedDataParallel averages it afterwards. None: this process alone.
         label_smoothing: as torch.nn.functional.cross_entropy.
         focal_gamma: γ of focal weighting (1 − p)^γ; 0 is off.
-        precision: of the blocks' products: "float32", "bfloat16" (sums stay float32), or "auto": bfloat16 where the
-            machine multiplies it natively and there are at least 8192 classes.
-        engine: "streaming", or "dense": plain autograd over the N×C matrix, for checks; one process, no sampling.
-        unlabelled: rows with a negative label are left out ("ignore"), or pushed away from all classes and counted
-            in the mean, with no row reporting a loss above −log 1e-30 ("negatives", as PartialFC_V2 does).
+        precision: of the blocks' products: "float32", "bfloat16" (sums stay float32), or "auto": bfloat16 where
+            the machine multiplies it natively and there are at least 8192 classes.
+        engine: "streaming", or "dense": plain autograd over the N×C matrix, for checks; one process only.
+        unlabelled: rows with a negative label are left out ("ignore"), or pushed away from all classes and
+            counted in the mean, with no row reporting a loss above −log 1e-30 ("negatives", PartialFC_V2).
         seed: of the classes drawn when sample_rate < 1.
 
-    `weight` is this rank's shard, (classes·sub_centers, D), N(0, 0.01) from torch's seed. `target_cosine` and
-    `embedding_norm` are the means of the last step, tensors on the device of the embeddings.
+    `weight` is this rank's shard, (classes·sub_centers, D), N(0, 0.01) from torch's seed. `mean_cosine` (to the
+    own class) and `mean_norm` (of the embeddings) tell of the last step; tensors, so that nothing waits.
     """
 
-    target_cosine: Tensor
-    embedding_norm: Tensor
+    step: Tensor
+    mean_cosine: Tensor
+    mean_norm: Tensor
 
     def __init__(
         self,
         num_features: int,
         num_classes: int,
-        margin: Margin,
+        margin: Margin | BinaryMargin,
         *,
         sample_rate: float = 1.0,
         block_size: int | None = None,
@@ -82,11 +85,12 @@ class MarginSoftmax(nn.Module):
         self._check()
         num_local = self.shards.stop - self.shards.start
         self.weight = nn.Parameter(torch.empty(num_local * sub_centers, num_features))
-        self.bias = nn.Parameter(torch.zeros(num_local * sub_centers)) if margin.bias else None
+        has_bias = isinstance(margin, Margin) and margin.bias
+        self.bias = nn.Parameter(torch.zeros(num_local * sub_centers)) if has_bias else None
         self.fused: FusedSGD | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        self.register_buffer("target_cosine", torch.zeros(()), persistent=False)
-        self.register_buffer("embedding_norm", torch.zeros(()), persistent=False)
+        self.register_buffer("mean_cosine", torch.zeros(()), persistent=False)
+        self.register_buffer("mean_norm", torch.zeros(()), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -104,10 +108,10 @@ class MarginSoftmax(nn.Module):
                 self.bias.zero_()
 
     def fuse_sgd(self, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4) -> FusedSGD:
-        """Let every backward pass update `weight` at once, as torch.optim.SGD would; it gets no `.grad` any more.
+        """Let every backward pass update `weight` at once, as torch.optim.SGD would; it then has no `.grad`.
 
-        Returns the settings: set `lr` on them before a step to follow a schedule. Not for gradient accumulation,
-        gradient clipping over the weights or a GradScaler, which all need the gradient before the update.
+        Returns the settings: set `lr` on them before a step to follow a schedule. Not together with gradient
+        accumulation, clipping of these weights or a GradScaler, which need the gradient before the update.
         """
         if "momentum" not in self._buffers:
             self.register_buffer("momentum", torch.zeros_like(self.weight, requires_grad=False))
@@ -129,34 +133,33 @@ class MarginSoftmax(nn.Module):
                 return self._dense_loss(x_ND, labels_N)
             x_GD, labels_G = self.shards.gather_rows(x_ND), self.shards.gather_labels(labels_N)
             rows_R, num_labelled = self._rows(labels_G)
-            x_RD = x_GD[rows_R].to(torch.promote_types(self.weight.dtype, torch.float32))
+            x_RD = x_GD[rows_R].to(self._dtype)
             unit_RD, norms_R = normalise(x_RD)
             step = self._step(labels_G[rows_R[:num_labelled]], len(rows_R))
+            rows_RD = unit_RD if step.normalised else x_RD
             loss: Tensor
-            cos_V: Tensor
-            loss, cos_V = StreamedLoss.apply(
-                unit_RD if self.margin.normalised else x_RD, norms_R, self.weight, self.bias, step
-            )
+            loss, cos_V = StreamedLoss.apply(rows_RD, norms_R, self.weight, self.bias, step, *self.margin.parameters())
             self._observe(cos_V, norms_R[:num_labelled])
         return loss
 
     @torch.no_grad()
     def logits(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
-        """Logits (N, C) after margin and scale, for study: dense, without gradient, adaptive state left alone."""
+        """Logits (N, C) after margin and scale, for study: dense, no gradient, adaptive state left alone."""
         self._refuse_shards("logits")
+        x_ND = x_ND.to(self._dtype)
+        if isinstance(self.margin, BinaryMargin):
+            return binary_logits(x_ND, self.weight, labels_N, self.margin)
         training = self.margin.training
+        self.margin.eval()
         try:
             return dense_logits(
-                x_ND.to(self.weight.dtype), self.weight, labels_N, self.margin.eval(),
-                bias_C=self.bias, sub_centers=self.sub_centers,
-            )  # fmt: skip
+                x_ND, self.weight, labels_N, self.margin, bias_C=self.bias, sub_centers=self.sub_centers
+            )
         finally:
             self.margin.train(training)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, {self.num_classes}, sample_rate={self.sample_rate}, engine={self.engine!r}"
-        )
+        return f"{self.num_features}, {self.num_classes}, sample_rate={self.sample_rate}, engine={self.engine!r}"
 
     def _rows(self, labels_G: Tensor) -> tuple[Tensor, int]:
         """Rows that take part, labelled ones first, and how many are labelled."""
@@ -170,30 +173,34 @@ class MarginSoftmax(nn.Module):
         inside_V = (labels_V >= self.shards.start) & (labels_V < self.shards.stop)
         column_V = torch.where(inside_V, labels_V - self.shards.start, -1)
         index_S = None
-        num_columns = self.num_classes
         if self.sample_rate < 1:
             index_S = self._draw(column_V)
             column_V = columns_of(column_V, index_S)
-            num_columns = int(self.shards.sum(torch.tensor(len(index_S), device=labels_V.device)))
         device = self.weight.device
         block_size = self.block_size or default_block(num_rows * self.sub_centers, device)
         return Step(
-            margin=self.margin,
+            objective=self._objective(index_S),
             classes=Classes(self.weight, self.bias, index_S, self.sub_centers, block_size),
             shards=self.shards,
             column_V=column_V,
-            num_columns=num_columns,
-            product_dtype=product_dtype(
-                self.precision,
-                torch.promote_types(self.weight.dtype, torch.float32),
-                device,
-                self.num_classes,
-            ),
+            product_dtype=product_dtype(self.precision, self._dtype, device, self.num_classes),
+            normalised=isinstance(self.margin, BinaryMargin) or self.margin.normalised,
             open_sink=self._open_sink if self.weight.requires_grad else None,
-            label_smoothing=self.label_smoothing,
-            focal_gamma=self.focal_gamma,
-            partial_fc=self.unlabelled == "negatives",
         )
+
+    def _objective(self, index_S: Tensor | None) -> Objective:
+        if isinstance(self.margin, BinaryMargin):
+            return OneVsRest(self.margin)
+        num_columns = self.num_classes
+        if index_S is not None and self.label_smoothing > 0:
+            num_columns = int(self.shards.sum(torch.tensor(len(index_S), device=index_S.device)))
+        partial_fc = self.unlabelled == "negatives"
+        return CrossEntropy(self.margin, num_columns, self.label_smoothing, self.focal_gamma, partial_fc)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of all arithmetic but the blocks' products."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
 
     def _draw(self, column_V: Tensor) -> Tensor:
         """Partial FC: local classes that take part, sorted. A new draw for every training step."""
@@ -210,16 +217,24 @@ class MarginSoftmax(nn.Module):
         return FusedUpdate(self.weight, self.get_buffer("momentum"), self.fused)
 
     def _dense_loss(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
+        x_ND = x_ND.to(self._dtype)
+        if isinstance(self.margin, BinaryMargin):
+            return binary_loss(x_ND, self.weight, labels_N, self.margin)
         return dense_loss(
-            x_ND.to(torch.promote_types(self.weight.dtype, torch.float32)), self.weight, labels_N, self.margin,
-            bias_C=self.bias, sub_centers=self.sub_centers, label_smoothing=self.label_smoothing,
+            x_ND,
+            self.weight,
+            labels_N,
+            self.margin,
+            bias_C=self.bias,
+            sub_centers=self.sub_centers,
+            label_smoothing=self.label_smoothing,
             focal_gamma=self.focal_gamma,
-        )  # fmt: skip
+        )
 
     @torch.no_grad()
     def _observe(self, cos_V: Tensor, norms_V: Tensor) -> None:
         count = max(1, len(cos_V))
-        self.target_cosine, self.embedding_norm = cos_V.sum() / count, norms_V.sum() / count
+        self.mean_cosine, self.mean_norm = cos_V.sum() / count, norms_V.sum() / count
 
     def _check(self) -> None:
         one_of("engine", self.engine, ("streaming", "dense"))
@@ -232,15 +247,18 @@ class MarginSoftmax(nn.Module):
         if self.engine == "dense":
             self._refuse_shards("engine='dense'")
             if self.sample_rate < 1 or self.unlabelled != "ignore":
-                raise InputError(
-                    "engine='dense' takes neither sample_rate below 1 nor unlabelled='negatives'."
-                )
+                raise InputError("engine='dense' takes neither sample_rate below 1 nor unlabelled='negatives'.")
+
+    def _check_binary(self) -> None:
+        """There is no softmax to smooth, to focus or to shift; the dense formula knows no sub-centers."""
+        if self.label_smoothing or self.focal_gamma or self.unlabelled != "ignore" or self.sub_centers > 1:
+            raise InputError(
+                f"{type(self.margin).__name__} takes no label_smoothing, focal_gamma, sub_centers or unlabelled."
+            )
 
     def _refuse_shards(self, what: str) -> None:
         if self.shards.size > 1:
-            raise InputError(
-                f"{what} needs all classes in one process; this head is split over {self.shards.size}."
-            )
+            raise InputError(f"{what} needs all classes in one process; this head is split over {self.shards.size}.")
 
     def _check_batch(self, x_ND: Tensor, labels_N: Tensor) -> None:
         if x_ND.dim() != 2 or x_ND.shape[1] != self.num_features or labels_N.shape != x_ND.shape[:1]:
@@ -252,6 +270,4 @@ class MarginSoftmax(nn.Module):
             torch._assert_async((labels_N < self.num_classes).all())
         elif len(labels_N) and int(labels_N.max()) >= self.num_classes:
             row = int(labels_N.argmax())
-            raise InputError(
-                f"label {int(labels_N[row])} of row {row} is not below num_classes {self.num_classes}."
-            )
+            raise InputError(f"label {int(labels_N[row])} of row {row} is not below num_classes {self.num_classes}.")

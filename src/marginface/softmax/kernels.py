@@ -1,6 +1,6 @@
-"""Which arithmetic the block loop uses, and its element-wise steps; `streaming.py` calls them for every block.
+"""Which arithmetic the block loop of `streaming.py` uses, and its small steps.
 
-Shape legend: R rows of the batch, V of them labelled; K classes of one block; B rows of the weight in one block; D.
+Shape legend: R rows of the batch, V of them labelled; B rows of the weight in one block; D features.
 """
 
 from typing import Literal
@@ -17,12 +17,10 @@ CPU_BLOCK = 2**21  # elements of one block of cosines: 8 MB in float32, which st
 GPU_BLOCK = 2**25
 
 
-def product_dtype(
-    precision: Precision, dtype: torch.dtype, device: torch.device, num_classes: int
-) -> torch.dtype:
+def product_dtype(precision: Precision, dtype: torch.dtype, device: torch.device, num_classes: int) -> torch.dtype:
     """The type in which blocks are multiplied; everything else is kept in `dtype`, float32 or wider.
 
-    "auto" is bfloat16 where the machine multiplies it natively and there are at least 8192 classes, else `dtype`.
+    "auto" is bfloat16 where the machine multiplies it natively and there are at least 8192 classes.
     float64 is always multiplied in float64.
     """
     one_of("precision", precision, ("auto", "float32", "bfloat16"))
@@ -49,25 +47,24 @@ def default_block(num_rows: int, device: torch.device) -> int:
 
 def inverse_norms(weight_BD: Tensor) -> Tensor:
     """1 / ‖w‖ of every row (B,)."""
-    return torch.linalg.vector_norm(weight_BD, dim=1).clamp_min(TINY).reciprocal()
+    norms_B: Tensor = torch.linalg.vector_norm(weight_BD, dim=1)
+    return norms_B.clamp_min(TINY).reciprocal()
 
 
 def remove_radial(grad_BD: Tensor, weight_BD: Tensor, inverse_B: Tensor) -> Tensor:
     """Gradient by unit rows ŵ, already divided by ‖w‖, to gradient by w, in place: g − ŵ(ŵ·g)."""
     radial_B = (grad_BD * weight_BD).sum(1) * inverse_B.square()
-    radial_B = torch.where(
-        inverse_B < 1 / TINY, radial_B, 0.0
-    )  # rows that were divided by TINY have no radial part
+    radial_B = torch.where(inverse_B < 1 / TINY, radial_B, 0.0)  # rows that were divided by TINY have no radial part
     return grad_BD.addcmul_(weight_BD, radial_B[:, None], value=-1)
 
 
-def put_targets(values_RB: Tensor, column_V: Tensor, fill_V: Tensor) -> None:
-    """Overwrite entry `column` of the first V rows; columns outside the block are left alone.
+def put_targets(values_RB: Tensor, column_V: Tensor, fill_V: Tensor | float) -> None:
+    """Overwrite entry `column` of the first V rows, in place; columns outside the block are left alone.
 
     Gathers and scatters V numbers instead of selecting rows, so that nothing waits for the device.
     """
     labelled_VB = values_RB[: len(column_V)]
-    inside_V1 = ((column_V >= 0) & (column_V < values_RB.shape[1]))[:, None]
+    inside_V = (column_V >= 0) & (column_V < values_RB.shape[1])
     column_V1 = column_V.clamp(0, values_RB.shape[1] - 1)[:, None]
-    old_V1 = labelled_VB.gather(1, column_V1)
-    labelled_VB.scatter_(1, column_V1, torch.where(inside_V1, fill_V[:, None].to(old_V1), old_V1))
+    kept_V = labelled_VB.gather(1, column_V1).squeeze(1)
+    labelled_VB.scatter_(1, column_V1, torch.where(inside_V, fill_V, kept_V).to(values_RB.dtype)[:, None])

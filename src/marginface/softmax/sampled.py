@@ -1,4 +1,4 @@
-"""Partial FC (An et al., CVPR 2022, arXiv:2203.15565): which classes take part in a step. Called by `head.py`.
+"""Partial FC (An et al., CVPR 2022, arXiv:2203.15565): which classes take part in a step; `head.py` asks.
 
 Shape legend: V labelled rows; C classes of this rank; S classes drawn.
 """
@@ -14,18 +14,19 @@ def draw_scores(num_classes: int, seed: int, device: torch.device) -> Tensor:
 
 
 def choose_classes(scores_C: Tensor, labels_V: Tensor, num_sample: int) -> Tensor:
-    """The classes that take part (S,), sorted: every label, filled up to `num_sample` with the highest scores.
+    """The classes that take part (S,), sorted: every label, then the highest scores up to `num_sample`.
 
     Args:
         scores_C: one random number below 1 for each class of this rank, without ties.
         labels_V: labels as class of this rank; anything negative belongs to another rank.
         num_sample: S, unless there are more distinct labels than that: then these alone.
     """
-    positives = labels_V[labels_V >= 0].unique()
+    positives: Tensor = torch.unique(labels_V[labels_V >= 0])
     if len(positives) >= num_sample:
         return positives
-    scores_C = scores_C.index_fill(0, positives, 2.0)
-    return scores_C.topk(num_sample, sorted=False).indices.sort().values
+    highest = scores_C.index_fill(0, positives, 2.0).topk(num_sample, sorted=False)
+    index_S: Tensor = highest.indices.sort().values
+    return index_S
 
 
 def columns_of(labels_V: Tensor, index_S: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classes split over the ranks of a process group; called by `head.py`. Without a group every call is the identity.
+"""Classes split over the ranks of a process group; `head.py` asks. Without a group every call is the identity.
 
 Shape legend: N rows of this rank's batch, G = N·ranks rows of the global batch.
 """
@@ -12,7 +12,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class Shards:
-    """Who owns which classes, and the three exchanges of a step: gather the batch, take a maximum, take a sum."""
+    """Who owns which classes, and the exchanges of a step: gather the batch, take a maximum, take a sum."""
 
     def __init__(self, num_classes: int, process_group: dist.ProcessGroup | None = None) -> None:
         self.group = process_group
@@ -21,7 +21,7 @@ class Shards:
         self.start, self.stop = shard_range(num_classes, self.rank, self.size)
 
     def gather_rows(self, x_ND: Tensor) -> Tensor:
-        """The embeddings of all ranks (G, D), in the order of the ranks. Every rank must bring equally many rows.
+        """The embeddings of all ranks (G, D), in their order. Every rank must bring equally many rows.
 
         The gradient is summed over the ranks and multiplied by their number, so that the averaging of
         DistributedDataParallel gives the backbone the gradient of the global mean.

@@ -1,12 +1,11 @@
-"""SGD with momentum on the class weights inside the backward pass, so that their gradient never exists as a whole.
+"""SGD with momentum on the class weights inside the backward pass: their gradient never exists as a whole.
 
-`head.py` hands it to the engine as the sink of the gradient's blocks. Equal to torch.optim.SGD on the weight alone,
-but for classes that did not take part (Partial FC): their momentum stays as it is and they do not decay.
+`head.py` hands it to the engine as the sink of the gradient's blocks. Equal to torch.optim.SGD, but for classes
+that did not take part (Partial FC): their momentum stays as it is and they do not decay.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from marginface.errors import InputError

@@ -1,0 +1,81 @@
+"""The class weights as the block loop of `streaming.py` sees them: cut into blocks, whether all or drawn ones.
+
+Shape legend: S classes drawn; D features; K classes of one block; B = K·sub_centers rows of the weight in one block.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from marginface.margins.base import at_least_float32
+
+
+class WeightSink(Protocol):
+    """Takes the gradient of the class weights block by block: collects it, or updates the weights at once."""
+
+    def put(self, rows: slice | Tensor, grad_BD: Tensor) -> None: ...
+
+    def gradient(self) -> Tensor | None: ...
+
+
+class CollectedGradient:
+    """The ordinary sink: the gradient as a tensor like the weight, 0 where no class took part."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.grad = torch.zeros_like(weight)
+
+    def put(self, rows: slice | Tensor, grad_BD: Tensor) -> None:
+        self.grad[rows] = grad_BD.to(self.grad.dtype)
+
+    def gradient(self) -> Tensor | None:
+        return self.grad
+
+
+@dataclass(frozen=True)
+class Block:
+    """Classes start..stop of those that take part, and the rows of the weight that hold them."""
+
+    start: int
+    stop: int
+    rows: slice | Tensor
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that take part on this rank: all of its shard, or those drawn."""
+
+    weight: Tensor  # (local classes · sub_centers, D), the sub-centers of a class adjacent
+    bias: Tensor | None
+    index_S: Tensor | None  # sorted local classes that were drawn; None: all
+    sub_centers: int
+    block_size: int
+
+    def __len__(self) -> int:
+        return len(self.weight) // self.sub_centers if self.index_S is None else len(self.index_S)
+
+    def blocks(self) -> Iterator[Block]:
+        for start in range(0, len(self), self.block_size):
+            stop = min(start + self.block_size, len(self))
+            if self.index_S is None:
+                yield Block(start, stop, slice(start * self.sub_centers, stop * self.sub_centers))
+            else:
+                yield Block(start, stop, self.rows_of(self.index_S[start:stop]).flatten())
+
+    def read(self, block: Block) -> Tensor:
+        """The block's rows of the weight (B, D), float32 or wider."""
+        return at_least_float32(self.weight[block.rows])
+
+    def span(self, block: Block) -> slice:
+        """Where the block is in a vector over the rows of all classes taking part."""
+        return slice(block.start * self.sub_centers, block.stop * self.sub_centers)
+
+    def rows_of(self, classes: Tensor) -> Tensor:
+        """Rows of the weight (…, sub_centers) of local classes."""
+        return classes[..., None] * self.sub_centers + torch.arange(self.sub_centers, device=classes.device)
+
+    def rows_of_columns(self, column_V: Tensor) -> Tensor:
+        """Rows of the weight (V, sub_centers) of positions among the classes taking part."""
+        return self.rows_of(column_V if self.index_S is None else self.index_S[column_V])
