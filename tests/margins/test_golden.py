@@ -69,7 +69,11 @@ def magface_femb_shift(hp: Hyper, norms: Tensor) -> Tensor:
 
 
 def adaface(**fixed: Any) -> Callable[[Hyper], Hyper]:
-    return lambda hp: {key: hp[key] for key in ("s", "m", "h", "t_alpha")} | fixed
+    def options(hp: Hyper) -> Hyper:
+        interclass_filter = hp.get("interclass_filtering_threshold", 0.0)
+        return {key: hp[key] for key in ("s", "m", "h", "t_alpha")} | {"interclass_filter": interclass_filter} | fixed
+
+    return options
 
 
 def elastic(**fixed: Any) -> Callable[[Hyper], Hyper]:
@@ -181,6 +185,23 @@ def close(name: str, what: str, ours: Tensor, theirs: np.ndarray) -> None:
     np.testing.assert_allclose(ours.detach().numpy(), theirs, err_msg=what, **tolerance(name))
 
 
+def special(name: str) -> bool:
+    """Whether the reference's loss or weights are not what a loss of ours does: see `Family`, `reference_loss`."""
+    family = family_of(name)
+    return family.unit_weight or family.focal_constant or family.clamp_before > 0 or "loss_value" in entry(name)
+
+
+def special_logits(name: str, margin: Margin, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """The margin as a plain module on cosines made the reference's way."""
+    family = family_of(name)
+    unit, norms = normalise(x)
+    rows = weight if family.unit_weight else normalise(weight)[0]
+    cos = unit @ rows.T
+    if family.clamp_before > 0:
+        cos = cos.clamp(family.clamp_before - 1, 1 - family.clamp_before)
+    return margin(cos, labels, norms)
+
+
 def reference_loss(name: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(loss to differentiate, loss to report) as the manifest describes it for one entry, from our logits."""
     family, hp = family_of(name), entry(name)["hyper_parameters"]
@@ -196,42 +217,36 @@ def reference_loss(name: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, T
     return ce.mean(), ce.mean()
 
 
-def check_step(name: str, margin: Margin, data: dict[str, np.ndarray], suffix: str = "") -> None:
-    """One training step with the arrays whose names end in `suffix`."""
-    family, hp = family_of(name), entry(name)["hyper_parameters"]
+def inputs(name: str, data: dict[str, np.ndarray], suffix: str) -> tuple[Tensor, Tensor, Tensor]:
+    """x, weight, labels of one step; a step without inputs of its own shares those of the entry."""
     own = suffix if f"x{suffix}" in data else ""
-    x = torch.tensor(data[f"x{own}"], requires_grad=True)
-    weight = torch.tensor(data["weight"])
-    weight = (normalise(weight)[0] if family.unit_weight else weight).requires_grad_()
-    labels = torch.tensor(data[f"labels{own}"])
+    x, weight = torch.tensor(data[f"x{own}"]), torch.tensor(data["weight"])
+    if family_of(name).unit_weight:
+        weight = normalise(weight)[0]
+    return x.requires_grad_(), weight.requires_grad_(), torch.tensor(data[f"labels{own}"])
 
-    special = family.focal_constant or family.unit_weight or family.clamp_before > 0 or "loss_value" in entry(name)
-    if family.unit_weight or family.clamp_before > 0:
-        unit, norms = normalise(x)
-        rows = weight if family.unit_weight else normalise(weight)[0]
-        cos = (unit @ rows.T).clamp(family.clamp_before - 1, 1 - family.clamp_before)
-        logits = margin(cos, labels, norms)
+
+def check_step(name: str, margin: Margin, data: dict[str, np.ndarray], suffix: str = "") -> None:
+    """One training step against the arrays whose names end in `suffix`."""
+    family, hp = family_of(name), entry(name)["hyper_parameters"]
+    x, weight, labels = inputs(name, data, suffix)
+    if special(name):
+        logits = special_logits(name, margin, x, weight, labels)
     else:
         logits = dense_logits(x, weight, labels, margin)
-        norms = dense_products(x, weight, margin)[1]
-    margin.eval()  # the state has moved once; the loss below is of the same step
-    close(name, "logits", logits + family.logit_shift(hp, norms), data[f"logits{suffix}"])
+    close(name, "logits", logits + family.logit_shift(hp, normalise(x)[1]), data[f"logits{suffix}"])
 
-    if special:
-        loss, value = reference_loss(name, logits, labels)
-    else:
-        loss = value = dense_loss(x, weight, labels, margin, focal_gamma=family.focal_gamma(hp))
+    margin.eval()  # the state has moved once; the losses below are of the same step
+    ours = dense_loss(x, weight, labels, margin, focal_gamma=family.focal_gamma(hp))
     margin.train()
+    loss, value = reference_loss(name, logits, labels) if special(name) else (ours, ours)
     close(name, "loss", value, data[f"loss{suffix}"])
     if "loss_valid_rows_only" in data:
-        ours = dense_loss(x, weight, labels, margin)
         close(name, "loss of the valid rows", ours, data["loss_valid_rows_only"])
-    grad_x, grad_weight = torch.autograd.grad(loss, (x, weight))
-    assert torch.isfinite(grad_x).all()
-    assert torch.isfinite(grad_weight).all()
-    if f"grad_x{suffix}" in data:
-        close(name, "grad_x", grad_x, data[f"grad_x{suffix}"])
-        close(name, "grad_weight", grad_weight, data[f"grad_weight{suffix}"])
+    for what, grad in zip(("x", "weight"), torch.autograd.grad(loss, (x, weight)), strict=True):
+        assert torch.isfinite(grad).all(), what
+        if f"grad_{what}{suffix}" in data:
+            close(name, f"grad_{what}", grad, data[f"grad_{what}{suffix}"])
 
 
 NAMES = entries("heads/")
