@@ -168,9 +168,7 @@ def test_resize_scales_the_short_side_and_cuts_out_the_middle(shape):
     rows, columns = np.mgrid[:height, :width]
     scale = 100 / min(shape)
     # a ramp around the centre: whatever the scale, the pixel (i, j) of the result is known
-    ramp = np.stack(
-        [128 + (rows - (height - 1) / 2) * scale, 128 + (columns - (width - 1) / 2) * scale], axis=2
-    )
+    ramp = np.stack([128 + (rows - (height - 1) / 2) * scale, 128 + (columns - (width - 1) / 2) * scale], axis=2)
     rgb = np.concatenate([ramp, ramp[..., :1]], axis=2).clip(0, 255).astype(np.uint8)
     images, _ = decode_batch([record(rgb)], resize=True)
     i = np.arange(112)

@@ -70,9 +70,7 @@ def test_golden_in_a_folder_that_cannot_be_written_to(name, tmp_path, monkeypatc
     folder = copy_set(name, tmp_path / "set")
     (folder / "train.idx").unlink()
 
-    def mkstemp(
-        *args, dir, real=recordio.sidecar.replace_file.__wrapped__.__globals__["tempfile"].mkstemp, **kwargs
-    ):
+    def mkstemp(*args, dir, real=recordio.sidecar.replace_file.__wrapped__.__globals__["tempfile"].mkstemp, **kwargs):
         if os.fspath(dir) == os.fspath(folder):
             raise PermissionError("read-only")
         return real(*args, dir=dir, **kwargs)
@@ -205,14 +203,10 @@ def test_a_damaged_record_is_named_with_its_byte(tmp_path):
     data = bytearray((folder / "train.rec").read_bytes())
     data[40 * 51] ^= 1
     (folder / "train.rec").write_bytes(data)
-    with pytest.raises(
-        InputError, match=r"record 51 \(key 51, byte 2040\) is damaged: byte 2040: no record starts"
-    ):
+    with pytest.raises(InputError, match=r"record 51 \(key 51, byte 2040\) is damaged: byte 2040: no record starts"):
         open_reader(folder).read([51])
     (folder / "train.idx").unlink()
-    with pytest.raises(
-        InputError, match=r"train.rec: record 51 is damaged or cut short: byte 2040: no record"
-    ):
+    with pytest.raises(InputError, match=r"train.rec: record 51 is damaged or cut short: byte 2040: no record"):
         open_reader(folder)
 
 
@@ -299,9 +293,7 @@ def damage(data: bytes, edits) -> bytes:
 
 
 edits = st.lists(
-    st.tuples(
-        st.sampled_from(["flip", "flip", "cut", "insert", "word"]), st.integers(0, 4000), st.integers(0, 255)
-    ),
+    st.tuples(st.sampled_from(["flip", "flip", "cut", "insert", "word"]), st.integers(0, 4000), st.integers(0, 255)),
     min_size=1,
     max_size=5,
 )

@@ -6,13 +6,12 @@ from pathlib import Path
 from marginface.errors import InputError
 from marginface.readers.base import Reader, Record
 from marginface.readers.folder import FolderReader, holds_identities
+from marginface.readers.lists import ListReader, is_list
 from marginface.readers.recordio import RecordIOReader, is_recordio
 
 __all__ = ["Reader", "Record", "open_reader"]
 
-UNDERSTOOD = (
-    """a folder with one subfolder of images for each identity, or "synthetic:identities=500,images=20\""""
-)
+UNDERSTOOD = """a folder with one subfolder of images for each identity, or "synthetic:identities=500,images=20\""""
 
 
 def open_reader(spec: str | os.PathLike[str]) -> Reader:
@@ -45,6 +44,8 @@ def _open_folder(path: Path) -> Reader:
 def _open_file(path: Path) -> Reader:
     if is_recordio(path):
         return RecordIOReader(path)
+    if is_list(path):
+        return ListReader(path)
     raise InputError(f"{path}: not a data set that marginface understands; give {UNDERSTOOD}.")
 
 

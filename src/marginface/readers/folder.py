@@ -25,9 +25,7 @@ class FolderReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise InputError(
-                f"{self.path}: there is no such folder; give one with a subfolder for each identity."
-            )
+            raise InputError(f"{self.path}: there is no such folder; give one with a subfolder for each identity.")
         identities, images, counts = _list_images(self.path)
         if len(identities) == 0:
             raise InputError(
@@ -35,9 +33,7 @@ class FolderReader:
                 f" with {', '.join(IMAGE_SUFFIXES)} files in it."
             )
         if len(identities) == 1:
-            raise InputError(
-                f"{self.path}: holds one identity only ({identities[0]}); training needs two or more."
-            )
+            raise InputError(f"{self.path}: holds one identity only ({identities[0]}); training needs two or more.")
         self.class_names: Sequence[str] = identities
         self.labels = np.repeat(np.arange(len(identities), dtype=np.int64), counts)
         self.num_classes = len(identities)
@@ -54,9 +50,7 @@ class FolderReader:
         try:
             image = (self.path / key).read_bytes()
         except OSError as error:
-            raise InputError(
-                f"{self.path / key}: record {index} cannot be read: {error.strerror}."
-            ) from error
+            raise InputError(f"{self.path / key}: record {index} cannot be read: {error.strerror}.") from error
         return Record(image, int(self.labels[index]), key)
 
 

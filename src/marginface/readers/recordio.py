@@ -68,9 +68,7 @@ class RecordIOReader:
             if labels is not None and np.array_equal(labels[sample], self._stored_labels(sample)):
                 return labels
         rows = np.arange(len(self))
-        labels = np.concatenate(
-            [self._stored_labels(rows[i : i + 65536]) for i in range(0, len(self), 65536)]
-        )
+        labels = np.concatenate([self._stored_labels(rows[i : i + 65536]) for i in range(0, len(self), 65536)])
         sidecar.save(self.path, ".labels.npy", lambda path: _save_array(path, labels))
         return labels
 
@@ -159,12 +157,7 @@ class RecordIOReader:
         if (ranges[:, 0] != MAGIC).any() or (ranges[:, 2] != 2).any():
             return None
         starts, ends = ranges[:, 8:10].view("<f4").astype(np.float64).T
-        if (
-            starts[0] != 1
-            or ends[-1] != len(self) + 1
-            or (starts[1:] != ends[:-1]).any()
-            or (ends < starts).any()
-        ):
+        if starts[0] != 1 or ends[-1] != len(self) + 1 or (starts[1:] != ends[:-1]).any() or (ends < starts).any():
             return None
         return np.repeat(np.arange(len(starts), dtype=np.int64), (ends - starts).astype(np.int64))
 
@@ -181,15 +174,9 @@ class RecordIOReader:
     def _stored_labels(self, rows: np.ndarray) -> np.ndarray:
         """The class that each record itself states, int64 (len(rows),)."""
         words = self._words(self._offsets[rows], 9)
-        stated = (
-            np.where(words[:, 2] == 0, words[:, 3], words[:, 8]).astype("<u4").view("<f4").astype(np.float64)
-        )
+        stated = np.where(words[:, 2] == 0, words[:, 3], words[:, 8]).astype("<u4").view("<f4").astype(np.float64)
         short = (words[:, 1] >> 29 == FIRST) & (words[:, 1] & LONGEST < HEADER.size + 4)
-        odd = (
-            (words[:, 0] != MAGIC)
-            | short
-            | ~((stated >= 0) & (stated < EXACT) & (stated == np.trunc(stated)))
-        )
+        odd = (words[:, 0] != MAGIC) | short | ~((stated >= 0) & (stated < EXACT) & (stated == np.trunc(stated)))
         for at in np.flatnonzero(odd):
             stated[at] = self._read_one(rows[at]).label  # whose answer, or error, is exact
         return stated.astype(np.int64)

@@ -76,9 +76,7 @@ def _numbers(index: Path, row: int, block: bytes) -> np.ndarray:
         if len(numbers) == 2 * lines:
             return numbers.reshape(lines, 2)
     wrong = next((i for i, line in enumerate(block.split(b"\n")) if not _is_pair(line)), 0)
-    raise InputError(
-        f"{index}: line {row + wrong + 1} is not a key and a byte offset; delete the index to rebuild it."
-    )
+    raise InputError(f"{index}: line {row + wrong + 1} is not a key and a byte offset; delete the index to rebuild it.")
 
 
 def _is_pair(line: bytes) -> bool:

@@ -1,0 +1,99 @@
+"""What one line of an image list says: its path, and which of its numbers are label and points. For `lists`.
+
+The dialects, told apart by how many numbers stand before and after the path:
+
+    path                                  VGGFace2; the identity is the folder
+    path  label                           CelebA's identity_CelebA.txt, and others
+    path  0 label 0                       MagFace
+    path  10 numbers                      LFW and TrillionPairs landmarks; the identity is the folder
+    path  label  10 numbers               TrillionPairs (pixels), CASIA (shares of the image)
+    path | 10 numbers | x y w h           MS-Celeb-1M (shares of the box), IMDB-Face (shares of the image)
+    index  label ...  path                MXNet im2rec
+    index  path  label                    CVLface's train.tsv
+    flag  path  label                     InsightFace, aligned
+    flag  path  label  4 and 10 numbers   InsightFace, with box and points
+"""
+
+import re
+from dataclasses import dataclass
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """label: as written, or the folder of the image. points: x1, y1 ... x5, y5 as written. box: x, y, w, h."""
+
+    path: str
+    label: str
+    points: tuple[float, ...] | None = None
+    box: tuple[float, ...] | None = None
+
+
+def parse_line(text: str) -> Line | None:
+    """None for a line that names no usable face: empty, or of a face that was not detected.
+
+    Raises ValueError if it is of none of the dialects.
+    """
+    if not text.strip():
+        return None
+    if "|" in text:
+        return _piped(text)
+    before, path, after = _split(text)
+    match len(before), len(after):
+        case 0, 0:
+            return Line(path, _folder(path))
+        case 0, 1:
+            return Line(path, after[0])
+        case 0, 3:
+            return Line(path, after[1])
+        case 0, 10:
+            return Line(path, _folder(path), _numbers(after))
+        case 0, 11:
+            return Line(path, after[0], _numbers(after[1:]))
+        case 1, 1:
+            return Line(path, after[0])
+        case 1, 15:
+            return Line(path, after[0], _numbers(after[5:]), _numbers(after[1:5]))
+        case count, 0 if count >= 2:
+            return Line(path, before[1])
+    raise ValueError(f"{len(before)} numbers before and {len(after)} after the path")
+
+
+def is_list_line(text: str) -> bool:
+    """Whether this could be a line of an image list: parsed, and with a path that has a folder or an image's name."""
+    try:
+        line = parse_line(text)
+    except ValueError:
+        return False
+    return line is not None and re.search(r"[/\\]|\.\w{3,4}$", line.path) is not None
+
+
+def _piped(text: str) -> Line | None:
+    fields = [field.strip() for field in text.split("|")]
+    if len(fields) < 3 or not fields[1]:
+        return None
+    points, box = fields[1].split(), fields[2].split()
+    if len(points) != 10 or len(box) != 4:
+        raise ValueError(f"{len(points)} numbers of points and {len(box)} of a box, not 10 and 4")
+    return Line(fields[0], _folder(fields[0]), _numbers(points), _numbers(box))
+
+
+def _split(text: str) -> tuple[list[str], str, list[str]]:
+    """(numbers before the path, path, numbers after it); a path may hold spaces."""
+    words = text.split()
+    names = [i for i, word in enumerate(words) if not NUMBER.fullmatch(word)]
+    if not names:
+        raise ValueError("no path")
+    return words[: names[0]], " ".join(words[names[0] : names[-1] + 1]), words[names[-1] + 1 :]
+
+
+def _numbers(words: list[str]) -> tuple[float, ...]:
+    if not all(NUMBER.fullmatch(word) for word in words):
+        raise ValueError("points that are no numbers")
+    return tuple(float(word) for word in words)
+
+
+def _folder(path: str) -> str:
+    """The folder that an image lies in, which is its identity where no label is written."""
+    return path.replace("\\", "/").rpartition("/")[0]

@@ -1,0 +1,93 @@
+"""Five points a face: the unit they are written in, and the landmark files kept beside a list. For `lists`."""
+
+import csv
+import enum
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers.list_line import NUMBER
+
+
+class Unit(enum.Enum):
+    """What points are written in: pixels of the image, or shares of the image or of the box around the face."""
+
+    PIXELS = enum.auto()
+    IMAGE = enum.auto()
+    BOX = enum.auto()
+
+
+USUAL_EYE_DISTANCE = 0.4  # of the width of a face detector's box
+
+
+def unit_without_box(points: np.ndarray) -> Unit:
+    """Shares never exceed 1 by much, and some pixels always do. points: (N, 5, 2)."""
+    return Unit.IMAGE if np.abs(points).max() <= 2 else Unit.PIXELS
+
+
+def unit_with_box(points: np.ndarray, boxes: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> Unit:
+    """MS-Celeb-1M and IMDB-Face write alike but mean shares of the box and of the image: the eyes tell.
+
+    points (N, 5, 2), boxes (N, 4) as x, y, w, h; sizes (n, 2), width and height of the images in `rows` (n,).
+    """
+    if np.abs(points).max() > 2:
+        return Unit.PIXELS
+    apart = np.abs(points[rows, 1, 0] - points[rows, 0, 0])
+    if_box = np.median(apart) if len(rows) else USUAL_EYE_DISTANCE
+    if_image = np.median(apart * sizes[:, 0] / np.maximum(boxes[rows, 2], 1)) if len(rows) else np.inf
+    of_image = abs(np.log(if_image / USUAL_EYE_DISTANCE + 1e-6)) < abs(np.log(if_box / USUAL_EYE_DISTANCE + 1e-6))
+    return Unit.IMAGE if of_image else Unit.BOX
+
+
+def points_beside(path: Path, root: Path, names: Sequence[str]) -> np.ndarray | None:
+    """Points in pixels, float32 (len(names), 5, 2), from the landmark file of VGGFace2 or CelebA near the list.
+
+    path: of the list. root: the folder that its images lie in.
+    None if there is no such file. Raises InputError if there is one, but not for these images.
+    """
+    for file in _landmark_files(path, root):
+        if file.is_file():
+            return _matched(file, names)
+    return None
+
+
+def _landmark_files(path: Path, root: Path) -> Iterator[Path]:
+    part = next((part for part in ("train", "test") if part in path.name), "all")
+    for folder in (path.parent, path.parent / "bb_landmark", path.parent.parent / "bb_landmark"):
+        yield folder / f"loose_landmark_{part}.csv"
+    if path.name.startswith("identity_CelebA"):
+        for folder in (path.parent, path.parent / "Anno"):
+            yield folder / f"list_landmarks{'_align' if 'align' in root.name else ''}_celeba.txt"
+
+
+def _matched(file: Path, names: Sequence[str]) -> np.ndarray:
+    """The points of `names`, whose order in the file does not matter."""
+    rows = list(_rows(file))
+    found = np.array([key for key, _ in rows], dtype=bytes)
+    table = np.array([values for _, values in rows], dtype=np.float32).reshape(-1, 5, 2)
+    wanted = np.array([_stem(name) for name in names], dtype=bytes)
+    order = np.argsort(found)
+    places = order[np.searchsorted(found, wanted, sorter=order).clip(max=len(found) - 1)] if rows else []
+    missing = found[places] != wanted if rows else np.ones(len(wanted), dtype=bool)
+    if missing.any():
+        name = names[int(missing.argmax())]
+        raise InputError(f"{file}: has no points for {name}; take the landmark file that belongs to the list.")
+    return table[places]
+
+
+def _rows(file: Path) -> Iterator[tuple[bytes, list[float]]]:
+    """(image without suffix, ten numbers) of each row; the headers have none."""
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        fields = csv.reader(stream) if file.suffix == ".csv" else (line.split() for line in stream)
+        try:
+            for row in fields:
+                if len(row) == 11 and NUMBER.fullmatch(row[1]):
+                    yield _stem(row[0]), [float(value) for value in row[1:]]
+        except (ValueError, csv.Error) as error:
+            raise InputError(f"{file}: the points of an image are no numbers: {error}.") from error
+
+
+def _stem(name: str) -> bytes:
+    return name.removesuffix(".jpg").removesuffix(".png").encode("utf-8", "surrogateescape")

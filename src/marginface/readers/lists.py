@@ -1,0 +1,171 @@
+"""Image lists: a text file that names images, people and often five points. Opened by `open_reader`."""
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers.base import Record
+from marginface.readers.image_size import image_size
+from marginface.readers.list_line import NUMBER, Line, is_list_line, parse_line
+from marginface.readers.list_points import Unit, points_beside, unit_with_box, unit_without_box
+from marginface.readers.names import PackedNames
+
+
+class ListReader:
+    """Reads the images that a list names, in its order; the dialects are those of `list_line`.
+
+    Identities are in the order of their numbers, or of first appearance where the list only has folders; so
+    labels have no gaps, and `class_names` tells what was written. Points come from the list, or from the
+    landmark file that VGGFace2 and CelebA keep beside it, and are given in pixels.
+
+    Images are looked for in the folder of the list, in the folders beside it, and one level above.
+
+    Raises InputError, naming the line, if the list is damaged, its images are missing, or it has one identity.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        content = _read_list(self.path)
+        self.labels = content.labels
+        self.class_names: Sequence[str] = content.class_names
+        self.num_classes = len(self.class_names)
+        if self.num_classes < 2:
+            raise InputError(f"{self.path}: names one identity only; training needs two or more.")
+        self._names = content.paths
+        self._root = _find_root(self.path, self._names[0])
+        self._points, self._unit = content.points, Unit.PIXELS
+        if self._points is None:
+            self._points = points_beside(self.path, self._root, self._names)
+        elif content.boxes is None:
+            self._unit = unit_without_box(self._points)
+        else:
+            self._unit = unit_with_box(self._points, content.boxes, *self._sample_sizes())
+            if self._unit is Unit.BOX:
+                self._points = content.boxes[:, None, :2] + self._points * content.boxes[:, None, 2:]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        return [self._read_one(int(index)) for index in indices]
+
+    def _read_one(self, index: int) -> Record:
+        key = self._names[index]
+        image = self._bytes(index)
+        points = None if self._points is None else self._points[index]
+        if points is not None and self._unit is Unit.IMAGE:
+            try:
+                points = points * np.array(image_size(image)[::-1], dtype=np.float32)
+            except ValueError:
+                points = None  # an unreadable image, about which the decoder will complain
+        return Record(image, int(self.labels[index]), key, points)
+
+    def _bytes(self, index: int) -> bytes:
+        file = self._root / self._names[index]
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path}: image {index}, {file}, cannot be read: {error.strerror}.") from error
+
+    def _sample_sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, sizes): width and height of some images, float32 (n, 2)."""
+        rows, sizes = [], []
+        for index in np.unique(np.linspace(0, len(self) - 1, 32).astype(int)):
+            try:
+                sizes.append(image_size(self._bytes(index))[::-1])
+                rows.append(index)
+            except ValueError:
+                continue  # damaged; the others will do
+        return np.array(rows, dtype=np.int64), np.array(sizes, dtype=np.float32).reshape(-1, 2)
+
+
+def is_list(path: Path) -> bool:
+    """Whether the file is text whose first line with a face in it reads as a line of an image list."""
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    if b"\0" in start:
+        return False
+    lines = start.decode("utf-8", "surrogateescape").splitlines()[:20]
+    return any(is_list_line(line) for line in lines)
+
+
+@dataclass
+class _Content:
+    """What a list says, in its order; points and boxes as written."""
+
+    paths: PackedNames
+    class_names: PackedNames
+    labels: np.ndarray  # int64 (N,)
+    points: np.ndarray | None  # float32 (N, 5, 2)
+    boxes: np.ndarray | None  # float32 (N, 4)
+
+
+def _read_list(path: Path) -> _Content:
+    written: dict[str, int] = {}  # label as written -> number in order of appearance
+    numbers, points, boxes = array("q"), array("f"), array("f")
+
+    def paths() -> Iterator[str]:
+        for line in _lines(path):
+            numbers.append(written.setdefault(line.label, len(written)))
+            points.extend(line.points or ())
+            boxes.extend(line.box or ())
+            yield line.path
+
+    packed = PackedNames(paths())
+    if len(packed) == 0:
+        raise InputError(f"{path}: the list names no images.")
+    labels = list(written)
+    order = _order(path, labels)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    names = PackedNames(labels[i] for i in order)
+    return _Content(packed, names, place[np.array(numbers)], _table(points, (-1, 5, 2)), _table(boxes, (-1, 4)))
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    first: Line | None = None
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        for number, text in enumerate(file, start=1):
+            try:
+                line = parse_line(text)
+                if line is None:
+                    continue
+                first = first or line
+                if (line.points is None, line.box is None) != (first.points is None, first.box is None):
+                    raise ValueError("it has not as many numbers as the lines before")
+            except ValueError as error:
+                raise InputError(f"{path}: line {number} is no line of an image list: {error}.") from error
+            yield line
+
+
+def _order(path: Path, written: list[str]) -> list[int]:
+    """Numbers of labels in order of appearance -> in their final order: of the numbers written, if they are."""
+    if not all(NUMBER.fullmatch(label) for label in written):
+        return list(range(len(written)))
+    values = [float(label) for label in written]
+    for value in values:
+        if value < 0 or value != int(value):
+            raise InputError(f"{path}: the label {value:g} is not a whole number from 0 on.")
+    return sorted(range(len(values)), key=values.__getitem__)
+
+
+def _table(numbers: "array[float]", shape: tuple[int, ...]) -> np.ndarray | None:
+    return np.array(numbers, dtype=np.float32).reshape(shape) if numbers else None
+
+
+def _find_root(path: Path, first: str) -> Path:
+    """The folder below which the images lie, found by the first of them."""
+    folders = [path.parent, path.parent.parent]
+    candidates = [*folders, *(child for folder in folders for child in sorted(folder.iterdir()) if child.is_dir())]
+    for candidate in candidates:
+        if (candidate / first).is_file():
+            return candidate
+    raise InputError(
+        f"{path}: its first image, {first}, lies neither in the folder of the list nor in one beside it or above;"
+        f" put the list beside the folder of images."
+    )
