@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from marginface.backbones import list_backbones
+from marginface.embedder import Embedder, default_device
 from marginface.errors import InputError
+from marginface.evaluate import UNDERSTOOD, baselines, embed_folder, measure, open_benchmark, publish
 from marginface.margins import list_margins, margin_parameters
+from marginface.report import print_table
 from marginface.training.config import Config, recipe_or_file, recipe_rows
 from marginface.training.signals import Stopped
 from marginface.training.start import start_training
@@ -87,9 +90,7 @@ def _prepared(words: list[str]) -> list[str]:
 def _explained(message: str, words: list[str]) -> str:
     """The parser's complaint, with the keys that would have been valid."""
     message = " ".join(message.split())
-    unknown = re.search(
-        r"unrecognized arguments: --(\S+)|does not accept (?:nested key|option) '([^']+)'", message
-    )
+    unknown = re.search(r"unrecognized arguments: --(\S+)|does not accept (?:nested key|option) '([^']+)'", message)
     if not unknown or words[:1] != ["train"]:
         return message
     key = (unknown.group(1) or unknown.group(2)).partition("=")[0]
@@ -97,7 +98,7 @@ def _explained(message: str, words: list[str]) -> str:
     key = f"{group.group(1)}.{key}" if group else key
     parser = ArgumentParser()
     parser.add_class_arguments(Config)
-    valid = [k for k in parser.get_defaults().keys() if not k.startswith("_")]
+    valid = [k for k in vars(parser.get_defaults().as_flat()) if not k.startswith("_")]
     near = [k for k in valid if k.startswith(key.rpartition(".")[0] + ".")] if "." in key else []
     close = difflib.get_close_matches(key, valid, 3)
     return (
@@ -108,9 +109,7 @@ def _explained(message: str, words: list[str]) -> str:
 
 
 def _train_options(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", action="config", help="a recipe's name or a YAML file; may be given several times"
-    )
+    parser.add_argument("--config", action="config", help="a recipe's name or a YAML file; may be given several times")
     parser.add_argument("--resume", type=str, default="", help="folder of an interrupted run to go on with")
     parser.add_class_arguments(Config)
 
@@ -118,9 +117,58 @@ def _train_options(parser: ArgumentParser) -> None:
 def _train(options: Namespace, command: str) -> None:
     parser = ArgumentParser()
     parser.add_class_arguments(Config)
-    fields = {name: options[name] for name in Config.__dataclass_fields__}
-    config = Config(**vars(parser.instantiate(Namespace(fields))))
-    start_training(config, options.resume, command, Console())
+    fields = {name: value for name, value in options.as_dict().items() if name in Config.__dataclass_fields__}
+    config = Config(**vars(parser.instantiate(parser.parse_object(fields))))
+    named = re.search(r" --name\b", command) is not None
+    start_training(config, resume=options.resume, numbered=not named, command=command, console=Console())
+
+
+def _evaluate_options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=str, help="folder of a model, or of a run")
+    parser.add_argument("--benchmark", type=str, nargs="+", required=True, help=UNDERSTOOD)
+    parser.add_argument("--json", type=str, default="", help="file to write the results to")
+    parser.add_argument("--report", type=str, default="report.html", help="file to write the report to; '' = none")
+    parser.add_argument("--flip", type=bool, default=True, help="add the embedding of the mirror image")
+    parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
+    parser.add_argument("--baselines", type=bool, default=False, help="also pixels and the untrained network")
+
+
+def _evaluate(options: Namespace, command: str) -> None:
+    model = _load(options.model)
+    benchmarks = [open_benchmark(spec, options.resize) for spec in options.benchmark]
+    results = []
+    for benchmark in benchmarks:
+        if options.baselines:
+            results += baselines(benchmark, model)
+        results.append(measure(benchmark, model, name=options.model, flip=options.flip))
+    publish(
+        results,
+        benchmarks,
+        title=f"{options.model} on {', '.join(benchmark.name for benchmark in benchmarks)}",
+        command=command,
+        json_file=options.json or None,
+        report_file=options.report or None,
+    )
+    print_table(results)
+
+
+def _load(folder: str) -> Embedder:
+    """A model's folder, or a run's, which holds one."""
+    run = Path(folder) / "model"
+    return Embedder.load(run if run.is_dir() else folder, default_device())
+
+
+def _embed_options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=str, help="folder of a model, or of a run")
+    parser.add_argument("folder", type=str, help="aligned faces, in folders or not")
+    parser.add_argument("-o", "--output", type=str, required=True, help="file to write: emb.npz")
+    parser.add_argument("--flip", type=bool, default=True, help="add the embedding of the mirror image")
+    parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
+
+
+def _embed(options: Namespace, command: str) -> None:
+    count = embed_folder(_load(options.model), options.folder, options.output, options.flip, options.resize)
+    Console().print(f"{count} embeddings in {options.output}", highlight=False)
 
 
 def _recipes(options: Namespace, command: str) -> None:
@@ -151,6 +199,8 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Handler, str]] = {
         _train,
         "learn an embedding from faces; without options, the recipe quickstart",
     ),
+    "evaluate": (_evaluate_options, _evaluate, "measure a model on people it never saw: table, JSON, HTML report"),
+    "embed": (_embed_options, _embed, "turn a folder of aligned faces into embeddings"),
     "recipes": (_nothing, _recipes, "list the recipes, each a run of a published system"),
     "backbones": (_nothing, _backbones, "list the networks"),
     "margins": (_nothing, _margins, "list the margins and their parameters"),

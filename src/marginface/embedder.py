@@ -87,15 +87,11 @@ class Embedder:
         papers do. Raises InputError for another type or size.
         """
         chunks = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-        parts = [
-            x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in self.raw(chunks, flip)
-        ]
+        parts = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in self.raw(chunks, flip)]
         return np.concatenate(parts) if parts else np.empty((0, self.config.num_features), np.float32)
 
     @torch.no_grad()
-    def raw(
-        self, chunks: Iterable[np.ndarray | Sequence[np.ndarray]], flip: bool = True
-    ) -> Iterator[np.ndarray]:
+    def raw(self, chunks: Iterable[np.ndarray | Sequence[np.ndarray]], flip: bool = True) -> Iterator[np.ndarray]:
         """The same for batches one by one, not normalised: float32 (n, num_features); norms tell quality."""
         was_training = self.backbone.training
         self.backbone.eval()
@@ -129,9 +125,7 @@ class Embedder:
             "preprocessing": {"colour": "RGB", **dataclasses.asdict(self.preprocessing)},
             "notes": self.notes,
         }
-        weights = {
-            name: value.detach().cpu().contiguous() for name, value in self.backbone.state_dict().items()
-        }
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.backbone.state_dict().items()}
         with replace_folder(folder) as temporary:
             try:
                 save_file(weights, temporary / WEIGHTS)
@@ -144,9 +138,7 @@ class Embedder:
         """Reads what `save` wrote. Raises InputError naming the file when it is missing, damaged or foreign."""
         folder = Path(folder)
         if not (folder / CONFIG).is_file():
-            raise InputError(
-                f"{folder} holds no {CONFIG}: give the folder of a model, such as runs/quickstart/model"
-            )
+            raise InputError(f"{folder} holds no {CONFIG}: give the folder of a model, such as runs/quickstart/model")
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             model = ModelConfig(**config["model"])
@@ -172,3 +164,10 @@ def load_weights(backbone: nn.Module, file: Path, name: str) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if len(str(error).splitlines()) > 1 else str(error)
         raise InputError(f"{file} does not hold a {name}: {first}") from error
+
+
+def default_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

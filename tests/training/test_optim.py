@@ -33,9 +33,7 @@ def test_multistep_drops_at_each_milestone() -> None:
 @given(st.floats(0, 10))
 def test_cosine_and_poly_follow_their_formulas(epoch: float) -> None:
     cosine = OptimConfig(lr=0.3, schedule="cosine", warmup_epochs=0)
-    assert learning_rate(cosine, epoch, 10) == pytest.approx(
-        0.15 * (1 + math.cos(math.pi * epoch / 10)), abs=1e-15
-    )
+    assert learning_rate(cosine, epoch, 10) == pytest.approx(0.15 * (1 + math.cos(math.pi * epoch / 10)), abs=1e-15)
     poly = OptimConfig(lr=0.3, schedule="poly", power=2)
     assert learning_rate(poly, epoch, 10) == pytest.approx(0.3 * (1 - epoch / 10) ** 2, abs=1e-15)
 

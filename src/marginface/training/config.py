@@ -150,7 +150,5 @@ def recipe_or_file(word: str) -> str:
     if word in recipes:
         return str(recipes[word])
     if not Path(word).is_file():
-        raise InputError(
-            f"--config {word}: neither a file nor a recipe; the recipes are {', '.join(recipes)}"
-        )
+        raise InputError(f"--config {word}: neither a file nor a recipe; the recipes are {', '.join(recipes)}")
     return word

@@ -1,19 +1,35 @@
 """What a finished run leaves: the model, metrics.json and report.html. Called when the last step is done."""
 
-import json
-import time
-from dataclasses import asdict
-
+import cv2
 from rich.console import Console
 
-from marginface.evaluate import measure, untrained
-from marginface.files import replace_file
+from marginface.evaluate import baselines, measure, publish
+from marginface.report import print_table
 from marginface.training.loop import Trainer
 from marginface.training.monitor import read_metrics
 from marginface.training.run import Run
 
 
 def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
-    """Saves the model, evaluates it beside the untrained network and raw pixels, and writes both reports."""
-    trainer.model.notes["trained_by"] = command
-    trainer.model.save(run.model)
+    """Saves the model, evaluates it beside raw pixels and the untrained network, and writes both reports."""
+    model, config = trainer.model, trainer.config
+    model.notes["trained_by"] = command
+    results = []
+    for benchmark in trainer.benchmarks:
+        results += baselines(benchmark, model, config.seed)
+        results.append(measure(benchmark, model, name="trained network"))
+    model.notes["results"] = [result.to_json() for result in results]
+    model.save(run.model)
+    publish(
+        results,
+        trainer.benchmarks,
+        title=f"{run.folder.name}: {config.model.backbone}, {config.margin.name}",
+        command=command,
+        json_file=run.metrics_json,
+        report_file=run.report,
+        training=read_metrics(run.metrics_csv),
+        samples=cv2.cvtColor(cv2.imread(str(run.samples)), cv2.COLOR_BGR2RGB),
+    )
+    if results:
+        print_table(results, console)
+    console.print(f"model   {run.model}\nreport  {run.report}", highlight=False)

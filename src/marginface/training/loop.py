@@ -37,7 +37,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.embedder = Embedder.create(config.model, Preprocessing(size=config.data.size))
         margin = create_margin(config.margin.name, **config.margin.options)
-        head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **asdict(config.softmax))
+        group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
+        options = {**asdict(config.softmax), "seed": config.seed, "process_group": group}
+        head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **options)
         self.head = head.to(fabric.device)
         backbone = self.embedder.backbone.to(fabric.device, memory_format=torch.channels_last)
         optimizer = create_optimizer([backbone, head], config.optim)
@@ -175,9 +177,7 @@ class Trainer:
         """Takes up checkpoints/last.pt. Raises InputError when it belongs to another architecture."""
         path = run.last
         state = load_checkpoint(path)
-        restore(
-            self.embedder.backbone, state["backbone"], f"backbone than {self.config.model.backbone}", path
-        )
+        restore(self.embedder.backbone, state["backbone"], f"backbone than {self.config.model.backbone}", path)
         restore(self.head, state["head"], "head", path)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:

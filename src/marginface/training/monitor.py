@@ -20,9 +20,7 @@ class Monitor:
 
     def __init__(self, folder: Path, total: int, start: int, benchmarks: list[str], console: Console) -> None:
         self.console, self.total = console, total
-        self._csv = MetricsFile(
-            folder / "metrics.csv", [*COLUMNS, *(f"{name}_accuracy" for name in benchmarks)], start
-        )
+        self._csv = MetricsFile(folder / "metrics.csv", [*COLUMNS, *(f"{name}_accuracy" for name in benchmarks)], start)
         self._board = TensorBoardLogger(folder, name="tensorboard", version="")
         self._progress = Progress(
             TextColumn("{task.description}"),

@@ -54,9 +54,7 @@ class OptimConfig:
         if not 0 <= self.ema < 1:
             raise InputError(f"optim.ema is {self.ema}: give a decay in [0, 1), such as 0.999")
         if self.schedule == "multistep" and not self.milestones:
-            raise InputError(
-                "optim.schedule is multistep but optim.milestones is empty: give epochs, such as [10,20]"
-            )
+            raise InputError("optim.schedule is multistep but optim.milestones is empty: give epochs, such as [10,20]")
         if self.milestones != sorted(self.milestones):
             raise InputError(f"optim.milestones {self.milestones} must rise")
 
@@ -113,9 +111,7 @@ class WeightAverage:
         self.updates += 1
         keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
         averages, values = [], []
-        for average, value in zip(
-            self.module.state_dict().values(), module.state_dict().values(), strict=True
-        ):
+        for average, value in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
             if value.is_floating_point():
                 averages.append(average)
                 values.append(value)

@@ -68,7 +68,5 @@ def open_run(folder: str) -> Run:
     """An existing run. Raises InputError when `folder` is not one."""
     run = Run(Path(folder))
     if not run.config.is_file():
-        raise InputError(
-            f"{folder} is not a run: it holds no config.yaml; give a folder such as runs/quickstart"
-        )
+        raise InputError(f"{folder} is not a run: it holds no config.yaml; give a folder such as runs/quickstart")
     return run

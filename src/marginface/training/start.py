@@ -35,9 +35,7 @@ def start_training(config: Config, *, resume: str, numbered: bool, command: str,
     try:
         trainer.fit(run)
     except Stopped as stopped:
-        raise Stopped(
-            stopped.number, f"{stopped}; go on with: marginface train --resume {run.folder}"
-        ) from None
+        raise Stopped(stopped.number, f"{stopped}; go on with: marginface train --resume {run.folder}") from None
     if fabric.is_global_zero:
         finish(trainer, run, command, console)
 

@@ -1,0 +1,143 @@
+"""The command line: what stands later wins, a typo is answered with what is valid, bad input is exit code 2."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from marginface import cli
+from marginface.training.config import Config, recipe_files
+from people import write_people
+
+TINY = ["--model.backbone=small", "--model.options.width=4", "--model.num_features=16", "--train.epochs=1"]
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Configurations that would have been trained."""
+    configs: list[Config] = []
+    monkeypatch.setattr(cli, "start_training", lambda config, **_: configs.append(config))
+    return configs
+
+
+def trained(started: list[Config], *words: str) -> Config:
+    cli.main(["train", *words])
+    return started[-1]
+
+
+def test_later_wins_files_included(started: list[Config], tmp_path: Path) -> None:
+    file, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    file.write_text("data: {batch_size: 64}\nmargin: {name: cosface, options: {m: 0.35, s: 30}}\n")
+    other.write_text("data: {batch_size: 32}\n")
+    assert trained(started, "--data.batch_size", "16", "--config", str(file)).data.batch_size == 64
+    assert trained(started, "--config", str(file), "--data.batch_size", "16").data.batch_size == 16
+    assert trained(started, "--config", str(file), f"--config={other}").data.batch_size == 32
+    config = trained(started, "--config", str(file), "--margin.options.m", "0.2", "--config", str(other))
+    assert (config.margin.name, config.margin.options) == ("cosface", {"m": 0.2, "s": 30})
+    assert config.data.batch_size == 32
+
+
+def test_without_arguments_the_quickstart(started: list[Config]) -> None:
+    assert trained(started).name == "quickstart"
+    assert trained(started, "--config", "quickstart") == trained(started)
+
+
+def test_print_config_prints_what_gives_the_same_run(
+    started: list[Config], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "--data.batch_size=77", "--print_config") == 0
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    assert trained(started, f"--config={tmp_path / 'printed.yaml'}") == trained(started, "--data.batch_size=77")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.batchsize=3"], r"no --data\.batchsize; did you mean --data\.batch_size.*data\.workers"),
+        (["--optim.foo", "3"], r"no --optim\.foo; .*optim\.lr"),
+        (["--nonsense", "3"], r"no --nonsense; .*margin"),
+        (["--data.batch_size=many"], r'data\.batch_size.*Expected a.*int.*many'),
+        (["--config=nowhere.yaml"], r"nowhere\.yaml: neither a file nor a recipe; the recipes are .*quickstart"),
+        (["--data.workers=0"], r"data\.workers is 0"),
+        (["--resume=nowhere"], r"nowhere"),
+        (["--data.train=nowhere"], r"nowhere"),
+        (["--model.backbone=resnet"], r"resnet.*iresnet50"),
+        (["--margin.name=arcfase"], r"arcfase.*arcface"),
+        (["--margin.options.margin=1"], r"margin.*m"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *words) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_keys_of_a_file_are_checked_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {batchsize: 3}\n")
+    assert run("train", f"--config={tmp_path / 'a.yaml'}") == 2
+    assert "no --data.batchsize; did you mean --data.batch_size" in capsys.readouterr().err
+
+
+def test_every_recipe_is_a_valid_configuration_with_its_line(started: list[Config]) -> None:
+    for name in recipe_files():
+        config = trained(started, "--config", name)
+        assert config.name == name
+        assert config.summary.count("|") >= 2
+        assert config.expect
+
+
+def test_train_evaluate_embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    people = write_people(tmp_path / "people")
+    words = ["train", f"--data.train={people}", f"--data.val=[{people}]", "--data.batch_size=16", *TINY]
+    cli.main([*words, "--name=a"])
+    run_folder = tmp_path / "runs" / "a"
+    files = {path.name for path in run_folder.iterdir()}
+    assert files == {
+        "checkpoints", "config.yaml", "metrics.csv", "metrics.json", "model", "report.html", "samples.png", "tensorboard"
+    }  # fmt: skip
+    results = json.loads((run_folder / "metrics.json").read_text())["results"]
+    assert [row["model"] for row in results] == ["pixels", "untrained network", "trained network"]
+    assert yaml.safe_load((run_folder / "config.yaml").read_text())["data"]["batch_size"] == 16
+
+    assert run(*words, "--name=a") == 2  # never overwritten
+    assert "exists already" in capsys.readouterr().err
+
+    cli.main(["evaluate", "runs/a", "--benchmark", f"pairs:{people}", "--json=r.json", "--report=r.html"])
+    (row,) = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert row["accuracy"]["mean"] == results[2]["accuracy"]["mean"]
+    assert "<script src" not in (tmp_path / "r.html").read_text()
+
+    cli.main(["embed", "runs/a/model", str(people), "-o", "emb.npz"])
+    with np.load(tmp_path / "emb.npz", allow_pickle=False) as file:
+        assert file["embeddings"].shape == (96, 16)
+        np.testing.assert_allclose(np.linalg.norm(file["embeddings"], axis=1), 1, atol=1e-6)
+        assert file["keys"][0] == "p00/p00_0001.jpg"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people = write_people(tmp_path / "people")
+    words = [f"--data.train={people}", "--data.val=[]", "--data.batch_size=16", f"--output={tmp_path / 'runs'}", *TINY]
+    assert run("train", *words, "--optim.lr=1e38", "--optim.warmup_epochs=0", "--optim.clip_norm=0") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"not finite at step \d+; .*the batch began with p\d\d/p\d\d_\d{4}\.jpg.*--optim\.lr", error), error
+
+
+def test_lists_print(capsys: pytest.CaptureFixture[str]) -> None:
+    for word, expected in (("recipes", "quickstart"), ("backbones", "iresnet100"), ("margins", "adaface")):
+        cli.main([word])
+        assert expected in capsys.readouterr().out
