@@ -1,0 +1,31 @@
+"""Every Python block of docs/margins.md runs, and its table names every margin with its parameters."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from marginface.margins import MARGINS
+
+TEXT = (Path(__file__).parents[2] / "docs" / "margins.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_block_runs(number: int) -> None:
+    for module in ("pytorch_lightning", "pytorch_metric_learning"):
+        if module in BLOCKS[number]:
+            pytest.importorskip(module)
+    exec(compile(BLOCKS[number], f"docs/margins.md, block {number}", "exec"), {"__name__": "block"})
+
+
+@pytest.mark.parametrize("name", list(MARGINS))
+def test_table_has_the_parameters(name: str) -> None:
+    (line,) = [line for line in TEXT.splitlines() if line.startswith(f"| `{name}` |")]
+    if "as above" in line:  # ElasticFace's variants
+        return
+    parameters = [p for p in inspect.signature(MARGINS[name]).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for parameter in parameters:
+        assert re.search(rf"\b{parameter.name}\b", line.rsplit("|", 3)[1]) or parameter.name == "margin_grad"
