@@ -5,16 +5,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..errors import InputError
-from .blocks import Backbone
-from .ir import IR
-from .iresnet import IResNet
-from .mobilefacenet import MobileFaceNet
-from .mobilefacenet_se import MobileFaceNetSE
-from .sphere import Sphere
-from .timm_models import PREFIX as TIMM
-from .timm_models import TimmBackbone
-from .vit import ViT
+from marginface.backbones.blocks import Backbone
+from marginface.backbones.ir import IR
+from marginface.backbones.iresnet import IResNet
+from marginface.backbones.mobilefacenet import MobileFaceNet
+from marginface.backbones.mobilefacenet_se import MobileFaceNetSE
+from marginface.backbones.small import SmallBackbone
+from marginface.backbones.sphere import Sphere
+from marginface.backbones.timm_models import PREFIX as TIMM
+from marginface.backbones.timm_models import TimmBackbone
+from marginface.backbones.vit import ViT
+from marginface.errors import InputError
 
 __all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
 
@@ -40,6 +41,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "sphere20": partial(Sphere, blocks=(1, 2, 4, 1)),
     "sphere36": partial(Sphere, blocks=(2, 4, 8, 2)),
     "sphere64": partial(Sphere, blocks=(3, 8, 16, 3)),
+    "small": SmallBackbone,
     # a new backbone is one line here
 }
 

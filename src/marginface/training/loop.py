@@ -15,7 +15,8 @@ from marginface.embedder import Embedder, Preprocessing
 from marginface.errors import InputError
 from marginface.evaluate import measure, open_benchmark
 from marginface.loading.loader import Batch, Loader
-from marginface.margins import create_margin
+from marginface.margins import Margin, create_margin, margin_parameters
+from marginface.margins.binary import BinaryMargin
 from marginface.readers import open_reader
 from marginface.softmax import MarginSoftmax
 from marginface.training.checkpoint import load_checkpoint, restore, save_checkpoint
@@ -36,7 +37,7 @@ class Trainer:
         self.benchmarks = [open_benchmark(spec, config.data.resize) for spec in config.data.val]
         torch.manual_seed(config.seed)
         self.embedder = Embedder.create(config.model, Preprocessing(size=config.data.size))
-        margin = create_margin(config.margin.name, **config.margin.options)
+        margin = self._margin(reader.num_classes)
         group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
         options = {**asdict(config.softmax), "seed": config.seed, "process_group": group}
         head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **options)
@@ -49,6 +50,13 @@ class Trainer:
         self.step, self.best = 0, -math.inf
         self.steps_per_epoch = self.loader.batches.per_epoch
         self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
+
+    def _margin(self, num_classes: int) -> Margin | BinaryMargin:
+        """The configured margin; what some of them must know of the run is filled in."""
+        name, options = self.config.margin.name, self.config.margin.options
+        known = {"num_classes": num_classes, "seed": self.config.seed}
+        given = {key: value for key, value in known.items() if key in margin_parameters(name)}
+        return create_margin(name, **{**given, **options})
 
     @property
     def model(self) -> Embedder:
