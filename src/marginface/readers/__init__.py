@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from marginface.errors import InputError
+from marginface.readers.archive import ArchiveReader, is_tar, is_zip
 from marginface.readers.base import Reader, Record
 from marginface.readers.folder import FolderReader, holds_identities
 from marginface.readers.lists import ListReader, is_list
@@ -11,7 +12,11 @@ from marginface.readers.recordio import RecordIOReader, is_recordio
 
 __all__ = ["Reader", "Record", "open_reader"]
 
-UNDERSTOOD = """a folder with one subfolder of images for each identity, or "synthetic:identities=500,images=20\""""
+UNDERSTOOD = (
+    "a folder with one subfolder of images for each identity or a zip or tar archive of it, a RecordIO set"
+    " (train.rec), a list of images and labels, or synthetic:identities=500,images=20"
+)
+PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5/\xfd": "unzstd"}
 
 
 def open_reader(spec: str | os.PathLike[str]) -> Reader:
@@ -44,8 +49,17 @@ def _open_folder(path: Path) -> Reader:
 def _open_file(path: Path) -> Reader:
     if is_recordio(path):
         return RecordIOReader(path)
+    if is_zip(path) or is_tar(path):
+        return ArchiveReader(path)
     if is_list(path):
         return ListReader(path)
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, command in PACKED.items():
+        if start.startswith(magic):
+            raise InputError(
+                f"{path}: is compressed as a whole, so that no image can be read alone; run {command} on it."
+            )
     raise InputError(f"{path}: not a data set that marginface understands; give {UNDERSTOOD}.")
 
 

@@ -1,7 +1,6 @@
 """MXNet RecordIO sets (`train.rec`, `.idx`, `property`) without mxnet, mapped. Opened by `open_reader`."""
 
 import functools
-import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers import sidecar
 from marginface.readers.base import Record
+from marginface.readers.mapped import map_file
 from marginface.readers.recordio_format import (
     FIRST,
     HEADER,
@@ -41,7 +41,7 @@ class RecordIOReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._data = _map(self.path)
+        self._data = map_file(self.path)
         keys, offsets = load_index(self.path, self._data)
         header = self._header(keys, offsets)
         if header is None:
@@ -192,16 +192,6 @@ def is_recordio(path: Path) -> bool:
     """Whether the file starts as RecordIO does."""
     with path.open("rb") as file:
         return file.read(4) == MAGIC.to_bytes(4, "little")
-
-
-def _map(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:  # nothing to map
-        raise InputError(f"{path}: the file is empty.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened: {error.strerror}.") from error
 
 
 def _compact(keys: np.ndarray) -> range | np.ndarray:

@@ -1,0 +1,96 @@
+"""Zip and tar archives of image folders, read without unpacking. Opened by `open_reader`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers.archive_index import Member, tar_members, zip_content, zip_members
+from marginface.readers.base import Record
+from marginface.readers.folder import IMAGE_SUFFIXES
+from marginface.readers.mapped import map_file
+from marginface.readers.names import PackedNames
+
+
+class ArchiveReader:
+    """Reads `[folders/]<identity>/<image>` out of a zip or an uncompressed tar archive.
+
+    Folders that all images share are no identities; a key is the path below them. Order and labels are those of
+    `FolderReader` on the unpacked archive. Nothing is unpacked, so no path in the archive can lead anywhere.
+
+    Raises InputError if the archive is damaged, encrypted, or has fewer than two identities.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._data = map_file(self.path)
+        self._zip = is_zip(self.path)
+        members = zip_members(self.path) if self._zip else tar_members(self.path, self._data)
+        images = _sorted_images(list(members))
+        names = sorted({name.partition("/")[0] for name, _ in images})
+        if len(names) < 2:
+            found = f"one identity only ({names[0]})" if names else "no images in folders"
+            raise InputError(f"{self.path}: holds {found}; expected a folder of images for each of two or more people.")
+        self.class_names: Sequence[str] = names
+        self.num_classes = len(names)
+        number = {name: label for label, name in enumerate(names)}
+        self.labels = np.array([number[name.partition("/")[0]] for name, _ in images], dtype=np.int64)
+        self._names = PackedNames(name for name, _ in images)
+        places = [(one.offset, one.size, one.packed_size, one.method, one.checksum) for _, one in images]
+        self._places = np.array(places, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        return [self._read_one(int(index)) for index in indices]
+
+    def _read_one(self, index: int) -> Record:
+        key = self._names[index]
+        offset, size, packed_size, method, checksum = self._places[index].tolist()
+        member = Member(key, offset, size, packed_size, method, checksum)
+        try:
+            image = zip_content(self._data, member) if self._zip else self._data[offset : offset + size]
+        except ValueError as error:
+            raise InputError(f"{self.path}: record {index}, {key}, byte {offset}, is damaged: {error}.") from error
+        return Record(image, int(self.labels[index]), key)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether the file starts as a zip archive does."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def is_tar(path: Path) -> bool:
+    """Whether the file starts as a tar archive does."""
+    with path.open("rb") as file:
+        return file.read(265)[257:262] == b"ustar"
+
+
+def _sorted_images(members: list[Member]) -> list[tuple[str, Member]]:
+    """(path below the folders that all share, member) of the images, in the order of a walk through the folders."""
+    images = [(_parts(member.name), member) for member in members if _is_image(member.name)]
+    images.sort(key=lambda image: (image[0][:-1], image[0][-1]))
+    shared = _shared(images[0][0][:-1], images[-1][0][:-1]) if images else 0
+    return [("/".join(parts[shared:]), member) for parts, member in images if len(parts) > shared + 1]
+
+
+def _shared(first: list[str], last: list[str]) -> int:
+    """How many folders the first and the last image share, and so all between them; the last one is an identity."""
+    shared = 0
+    while shared < min(len(first), len(last)) - (first == last) and first[shared] == last[shared]:
+        shared += 1
+    return shared
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
+
+
+def _is_image(name: str) -> bool:
+    parts = _parts(name)
+    hidden = any(part.startswith(".") for part in parts if part != "..") or "__MACOSX" in parts
+    return name.lower().endswith(IMAGE_SUFFIXES) and not hidden

@@ -1,0 +1,17 @@
+"""A file in memory without reading it: shared by threads and by processes after a fork. Used by several readers."""
+
+import mmap
+from pathlib import Path
+
+from marginface.errors import InputError
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Raises InputError if the file is empty or cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:  # nothing to map
+        raise InputError(f"{path}: the file is empty.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror}.") from error
