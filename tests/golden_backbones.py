@@ -109,7 +109,5 @@ def ours(name: str) -> tuple[str, dict[str, Any]]:
 def _vit(reference: str, given: dict[str, Any], options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     sizes = {(256, 12): "tiny", (512, 12): "small", (512, 24): "base", (768, 24): "large", (1024, 48): "huge"}
     options |= {"heads": given["num_heads"]} | {key: given[key] for key in ("mlp_ratio", "patch_size")}
-    options["mask_ratio"] = (
-        None if "CVLface" in reference and not given["mask_ratio"] else given["mask_ratio"]
-    )
+    options["mask_ratio"] = None if "CVLface" in reference and not given["mask_ratio"] else given["mask_ratio"]
     return f"vit-{sizes[given['embed_dim'], given['depth']]}", options

@@ -66,12 +66,12 @@ def test_layout_is_the_references(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVALUATED)
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_embeddings_are_the_references(name: str) -> None:
-    for dtype in (torch.float64, torch.float32):
-        backbone = filled(name, dtype).eval()
-        output = backbone(golden.images(name).to(dtype)).double().numpy()
-        assert np.abs(output - golden.embeddings(name)).max() <= golden.tolerance(name, dtype)
+def test_embeddings_are_the_references(name: str, dtype: torch.dtype) -> None:
+    backbone = filled(name, dtype).eval()
+    output = backbone(golden.images(name).to(dtype)).double().numpy()
+    assert np.abs(output - golden.embeddings(name)).max() <= golden.tolerance(name, dtype)
 
 
 @pytest.mark.parametrize("name", [name for name in EVALUATED if "output_batch1" in arrays(name.values[0])])

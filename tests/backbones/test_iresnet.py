@@ -25,9 +25,7 @@ def test_kaiming_initialisation_on_request() -> None:
 
 def test_options_reach_the_layers() -> None:
     with torch.device("meta"):
-        backbone = create_backbone(
-            "iresnet18", bn_eps=2e-5, bn_momentum=0.9, dropout=0.4, channel_dropout=True
-        )
+        backbone = create_backbone("iresnet18", bn_eps=2e-5, bn_momentum=0.9, dropout=0.4, channel_dropout=True)
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert {(m.eps, m.momentum) for m in norms} == {(2e-5, 0.9)}
     assert [m.p for m in backbone.modules() if isinstance(m, nn.Dropout2d)] == [0.4]

@@ -6,7 +6,7 @@ has neither weight nor bias, so the checkpoints of the two families cannot be ex
 
 from torch import Tensor, nn
 
-from .blocks import Backbone, SqueezeExcite, conv1x1, conv3x3, in_weight_precision, kaiming_
+from marginface.backbones.blocks import Backbone, SqueezeExcite, conv1x1, conv3x3, in_weight_precision, kaiming_
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -18,9 +18,7 @@ class Block(nn.Module):
         super().__init__()
         self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
         if in_channels != channels:
-            self.shortcut_layer = nn.Sequential(
-                conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels)
-            )
+            self.shortcut_layer = nn.Sequential(conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels))
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(in_channels),
             conv3x3(in_channels, channels),

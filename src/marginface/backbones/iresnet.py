@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from .blocks import Backbone, SqueezeExcite, conv1x1, conv3x3, in_weight_precision
+from marginface.backbones.blocks import Backbone, SqueezeExcite, conv1x1, conv3x3, in_weight_precision
 
 WIDTHS = (64, 128, 256, 512)
 

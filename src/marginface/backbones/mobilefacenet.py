@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .blocks import Backbone, in_weight_precision, kaiming_
+from marginface.backbones.blocks import Backbone, in_weight_precision, kaiming_
 
 
 class ConvBlock(nn.Module):
@@ -34,9 +34,7 @@ class ConvBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1 to `inner` channels, depthwise 3x3, linear 1x1; added to its input where `residual`."""
 
-    def __init__(
-        self, in_channels: int, channels: int, inner: int, stride: int = 1, residual: bool = False
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, inner: int, stride: int = 1, residual: bool = False) -> None:
         super().__init__()
         self.residual = residual
         self.layers = nn.Sequential(
@@ -55,9 +53,7 @@ class Residuals(nn.Module):
 
     def __init__(self, channels: int, inner: int, blocks: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *(Bottleneck(channels, channels, inner, residual=True) for _ in range(blocks))
-        )
+        self.layers = nn.Sequential(*(Bottleneck(channels, channels, inner, residual=True) for _ in range(blocks)))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layers(x)
@@ -91,11 +87,7 @@ class MobileFaceNet(Backbone):
         super().__init__(num_features)
         width = 64 * scale
         # the inner widths do not grow with `scale`: so published, and so kept
-        second = (
-            ConvBlock(width, width, 3, 1, 1, groups=64)
-            if blocks[0] == 1
-            else Residuals(width, 128, blocks[0])
-        )
+        second = ConvBlock(width, width, 3, 1, 1, groups=64) if blocks[0] == 1 else Residuals(width, 128, blocks[0])
         self.layers = nn.Sequential(
             ConvBlock(3, width, 3, 2, 1),
             second,

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .blocks import Backbone, in_weight_precision, kaiming_
+from marginface.backbones.blocks import Backbone, in_weight_precision, kaiming_
 
 # expansion, channels, blocks, stride of the first block
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))

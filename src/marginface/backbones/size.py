@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import create_backbone
+from marginface.backbones import create_backbone
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .blocks import Backbone, in_weight_precision
+from marginface.backbones.blocks import Backbone, in_weight_precision
 
 WIDTHS = (64, 128, 256, 512)
 

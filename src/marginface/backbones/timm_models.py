@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .blocks import Backbone, in_weight_precision
+from marginface.backbones.blocks import Backbone, in_weight_precision
+from marginface.errors import InputError
 
 PREFIX = "timm:"
 
@@ -80,9 +80,7 @@ def _timm(model: str) -> Any:
     try:
         timm = importlib.import_module("timm")
     except ImportError as error:
-        raise InputError(
-            f"{PREFIX}{model} needs the timm library; install it with: pip install timm"
-        ) from error
+        raise InputError(f"{PREFIX}{model} needs the timm library; install it with: pip install timm") from error
     if not timm.is_model(model):
         similar = timm.list_models(f"*{model.split('.')[0]}*")[:8]
         hint = f"similar: {', '.join(similar)}" if similar else "see timm.list_models()"

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import InputError
-from .blocks import Backbone, DropPath, in_weight_precision
+from marginface.backbones.blocks import Backbone, DropPath, in_weight_precision
+from marginface.errors import InputError
 
 # Shapes: N images, L tokens, K kept tokens, D width
 
@@ -136,11 +136,7 @@ class ViT(Backbone):
 
     def _blocks(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = (
-                checkpoint(block, x, use_reentrant=False)
-                if self.checkpointing and self.training
-                else block(x)
-            )
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
         out: Tensor = self.norm(x)
         return out
 

@@ -1,0 +1,61 @@
+"""Class weights kept in files of their own: ElasticFace's header, Partial FC's shards, CVLface's classifier."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marginface.errors import InputError
+from marginface.weights.base import State
+from marginface.weights.container import PARTIAL_FC, read
+
+# key and whether it is stored (num_features, classes)
+KEYS = {
+    "kernel": True,  # ElasticFace
+    "weight": False,  # Partial FC v2
+    "head.kernel": True,  # AdaFace
+    "classifier.kernel": True,  # CVLface
+    "partial_fc.weight": False,  # CVLface
+    f"{PARTIAL_FC}.weight": False,  # InsightFace's resume checkpoint
+}
+
+
+def read_head(paths: Sequence[Path], num_features: int) -> Tensor:
+    """Class weights (classes, num_features), float32; several files are shards, in the order of their ranks."""
+    return torch.cat([_read_one(path, num_features) for path in paths])
+
+
+def class_weights(weight: Tensor, transposed: bool, num_features: int, where: str) -> Tensor:
+    """(classes, num_features) in float32, from either way round. Raises InputError where neither side fits."""
+    weight = weight.T if transposed else weight
+    if weight.ndim != 2 or weight.shape[1] != num_features:
+        raise InputError(
+            f"{where} holds class weights {list(weight.shape)}, which do not go with embeddings of {num_features}; "
+            f"take the head that was trained with this backbone"
+        )
+    return weight.float().contiguous()
+
+
+def _read_one(path: Path, num_features: int) -> Tensor:
+    content = read(path)
+    if isinstance(content, Tensor):  # Partial FC v1
+        return class_weights(content, False, num_features, str(path))
+    state = _flat(content)
+    for key, transposed in KEYS.items():
+        if key in state:
+            return class_weights(state[key], transposed, num_features, str(path))
+    raise InputError(f"{path} holds no class weights; expected one of the keys {', '.join(KEYS)}")
+
+
+def _flat(content: Any) -> State:
+    """Tensors of the dict and of the dicts in it, the inner ones also by their own names but for Partial FC's."""
+    flat: State = {}
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, Tensor):
+            flat[str(key)] = value
+        elif isinstance(value, dict):
+            prefix = f"{key}." if key == PARTIAL_FC else ""
+            flat |= {f"{prefix}{inner}": item for inner, item in value.items() if isinstance(item, Tensor)}
+    return {key.removeprefix("module."): value for key, value in flat.items()}
