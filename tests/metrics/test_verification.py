@@ -130,3 +130,14 @@ def test_a_wrong_number_of_embeddings_is_refused() -> None:
         check_embeddings(np.ones((6, 4)), 7)
     with pytest.raises(InputError, match="3 pairs cannot be split into 10 folds"):
         consecutive_folds(3)
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if "auc" in golden_files.entry(name)["arrays"]])
+def test_grid_auc_and_eer_are_the_reference_figures(name: str) -> None:
+    expected = golden_files.arrays(name)
+    _, roc = grid_accuracy(*pairs_of(expected))
+    assert roc.auc == pytest.approx(float(expected["auc"]), abs=1e-9)
+    if "eer" in expected:
+        assert roc.eer == pytest.approx(float(expected["eer"]), abs=1e-9)
+    else:
+        assert roc.eer is None

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import golden_files
 from marginface.errors import InputError
-from marginface.protocols.pairs import make_folder_pairs, make_pairs, read_pairs, write_pairs
+from marginface.protocols.pairs import make_folder_pairs, make_pairs, read_pairs, stored_pairs, write_pairs
 
 
 @pytest.fixture
@@ -171,3 +172,19 @@ def test_the_real_list_is_read(lfw_root: Path) -> None:
     pairs = read_pairs(lfw_root / "pairs_val.txt", lfw_root / "images", "lfw-val")
     assert len(pairs.folds) == 10
     assert pairs.same.sum() == len(pairs.same) / 2
+
+
+@pytest.mark.parametrize("name", golden_files.entries("verification/"))
+def test_a_stored_set_gives_the_reference_accuracy(name: str) -> None:
+    """Golden embeddings are unit vectors but in the hand-made cases, where normalising would change the figure."""
+    expected = golden_files.arrays(name)
+    embeddings = expected.get("embeddings", expected.get("embeddings_fused"))
+    lengths = np.linalg.norm(embeddings, axis=1)
+    pairs = stored_pairs(expected["issame"], "set")
+    if not np.allclose(lengths, 1):
+        pytest.skip("embeddings are not unit vectors")
+    result = pairs.score(embeddings, replicates=0)
+    np.testing.assert_array_equal(result.accuracy.accuracies, expected["accuracy"])
+    assert pairs.score(embeddings, replicates=10).intervals.by == "pair"
+    if "openvino_log" in golden_files.entry(name):
+        assert pairs.openvino_lfw(embeddings).lines() == golden_files.entry(name)["openvino_log"]

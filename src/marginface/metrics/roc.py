@@ -107,6 +107,11 @@ def crossing(far: np.ndarray, tar: np.ndarray) -> float:
     return float(far[0] + (far[1] - far[0]) * gap[0] / (gap[0] - gap[1]))
 
 
+def trapezoid(x: np.ndarray, y: np.ndarray) -> float:
+    """Area under the polyline through the points (x, y)."""
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
+
+
 def tar_at_far(roc: Roc, far: float) -> TarAtFar:
     """TAR at the loosest threshold with FAR <= `far`; marked, not extrapolated, below one false accept."""
     if not 0 < far <= 1:

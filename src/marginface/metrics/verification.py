@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.metrics.roc import crossing, trapezoid
 
 GRID = np.arange(0, 4, 0.01)
 """InsightFace's thresholds on the squared distance for the accuracy."""
@@ -50,11 +51,35 @@ class FoldAccuracy:
 
 @dataclass(frozen=True)
 class GridRoc:
-    """TAR and FAR at each threshold of a grid, float64 (T,), averaged over the folds as InsightFace does."""
+    """TAR and FAR of each fold at each threshold of a grid, float64 (folds, T): what InsightFace plots."""
 
     thresholds: np.ndarray
-    tar: np.ndarray
-    far: np.ndarray
+    fold_tar: np.ndarray
+    fold_far: np.ndarray
+
+    @property
+    def tar(self) -> np.ndarray:
+        """(T,), averaged over the folds."""
+        return np.asarray(np.mean(self.fold_tar, axis=0))
+
+    @property
+    def far(self) -> np.ndarray:
+        """(T,), averaged over the folds."""
+        return np.asarray(np.mean(self.fold_far, axis=0))
+
+    @property
+    def auc(self) -> float:
+        """Area under the averaged points, as far to the right as the grid reaches."""
+        return trapezoid(self.far, self.tar)
+
+    @property
+    def eer(self) -> float | None:
+        """Where the averaged points' polyline meets FAR = 1 - TAR; None where the grid does not reach FAR 1."""
+        far, tar = self.far, self.tar
+        if far[-1] < 1:
+            return None
+        right = max(1, int(np.argmax(far + tar >= 1)))
+        return crossing(far[right - 1 : right + 1], tar[right - 1 : right + 1])
 
 
 @dataclass(frozen=True)
@@ -121,9 +146,8 @@ def grid_accuracy(
     correct = accepted_same + other_count[:, None] - accepted_other
     best = np.argmax(correct.sum(axis=0) - correct, axis=1)  # argmax: the first of equals
     accuracies = correct[np.arange(len(folds)), best] / (same_count + other_count)
-    tar = np.mean(_rates(accepted_same, same_count), axis=0)
-    far = np.mean(_rates(accepted_other, other_count), axis=0)
-    return FoldAccuracy(accuracies, grid[best]), GridRoc(grid, tar, far)
+    rates = GridRoc(grid, _rates(accepted_same, same_count), _rates(accepted_other, other_count))
+    return FoldAccuracy(accuracies, grid[best]), rates
 
 
 def exact_accuracy(distances: np.ndarray, same: np.ndarray, folds: Sequence[np.ndarray]) -> FoldAccuracy:

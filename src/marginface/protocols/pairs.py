@@ -1,11 +1,8 @@
-"""Verification on a list of pairs: LFW-style `pairs.txt` on a folder, or pairs drawn from any labelled set.
+"""Verification on pairs of images: an LFW-style list, a stored set, or drawn from any labelled one.
 
-`evaluate` embeds `pairs.images` in their order and hands the array to `score`. Format of pairs.txt: a header
-`10<TAB>300` (folds, pairs of each kind a fold), then for each fold 300 lines `name a b` (same person) and 300
-lines `name a other b` (different people); picture b of name is `name/name_000b.jpg` (or .jpeg, .png).
+`evaluate` embeds `pairs.images` in their order and hands the array to `score`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +12,10 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.files import replace_file
 from marginface.metrics.result import FARS, VerificationResult, verify
-from marginface.metrics.verification import check_embeddings
+from marginface.metrics.variants import OpenvinoLfw, openvino_lfw
+from marginface.metrics.verification import check_embeddings, consecutive_folds, squared_distances
 from marginface.protocols.draw import draw_pairs
+from marginface.protocols.pairs_file import duplicates, lfw_name, parse_pairs
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -75,6 +74,11 @@ class Pairs:
             seed=seed,
         )
 
+    def openvino_lfw(self, embeddings: np.ndarray) -> OpenvinoLfw:
+        """The figures of OpenVINO's `evaluate_lfw` for `embeddings`, float (len(images), D)."""
+        check_embeddings(embeddings, len(self.images))
+        return openvino_lfw(squared_distances(embeddings, self.first, self.second) / 2, self.same)
+
 
 def read_pairs(pairs_file: str | Path, folder: str | Path, name: str | None = None) -> Pairs:
     """The benchmark of an LFW-style pairs.txt over the pictures in `folder`.
@@ -83,7 +87,7 @@ def read_pairs(pairs_file: str | Path, folder: str | Path, name: str | None = No
     and wrong counts, and naming and counting missing pictures.
     """
     pairs_file, folder = Path(pairs_file), Path(folder)
-    sides, same, folds = _parse(pairs_file)
+    sides, same, folds = parse_pairs(pairs_file)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the one that holds a folder a person")
     wanted = sorted({side for pair in sides for side in pair})
@@ -105,7 +109,24 @@ def read_pairs(pairs_file: str | Path, folder: str | Path, name: str | None = No
         same=same,
         folds=folds,
         subjects=np.array([people[person] for person, _ in wanted]),
-        notes=tuple(_duplicates(sides)),
+        notes=tuple(duplicates(sides)),
+    )
+
+
+def stored_pairs(issame: np.ndarray, name: str, keys: Sequence[str] | None = None, folds: int = 10) -> Pairs:
+    """A stored verification set: images 2k and 2k + 1 form pair k, folds are runs of pairs as InsightFace cuts them.
+
+    issame: bool (P,). keys: names of the 2P images. Who is who is unknown: intervals are drawn over pairs.
+    """
+    count = len(issame)
+    return Pairs(
+        name=name,
+        images=range(2 * count),
+        keys=keys if keys is not None else [f"{name}:{image}" for image in range(2 * count)],
+        first=2 * np.arange(count),
+        second=2 * np.arange(count) + 1,
+        same=np.asarray(issame, dtype=bool),
+        folds=consecutive_folds(count, folds),
     )
 
 
@@ -156,7 +177,7 @@ def make_folder_pairs(
 
 def write_pairs(pairs_file: str | Path, pairs: Pairs) -> None:
     """Writes pairs.txt, same pairs first in each fold; pictures must be called `person/person_0001.jpg`."""
-    names = [_lfw_name(key) for key in pairs.keys]
+    names = [lfw_name(key) for key in pairs.keys]
     sizes = {(int(np.sum(pairs.same[fold])), int(np.sum(~pairs.same[fold]))) for fold in pairs.folds}
     if len(sizes) != 1 or len(set(next(iter(sizes)))) != 1:
         raise InputError("pairs.txt holds as many same as different pairs in every fold; these folds differ")
@@ -170,62 +191,6 @@ def write_pairs(pairs_file: str | Path, pairs: Pairs) -> None:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-Side = tuple[str, int]
-
-
-def _parse(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, list[np.ndarray]]:
-    """((person, number), (person, number)) of every pair, the same flags and the folds."""
-    try:
-        lines = [line.split() for line in pairs_file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{pairs_file} cannot be read as text: {error}") from error
-    if not lines or len(lines[0]) != 2 or not all(word.isdecimal() for word in lines[0]):
-        raise InputError(f"{pairs_file} must begin with a line 'folds<TAB>pairs of each kind', such as '10<TAB>300'")
-    folds, each = (int(word) for word in lines[0])
-    if folds < 2 or each < 1 or len(lines) - 1 != 2 * folds * each:
-        raise InputError(
-            f"{pairs_file} announces {folds} folds of {each} same and {each} different pairs "
-            f"but holds {len(lines) - 1} pairs; correct its first line"
-        )
-    sides = [_sides(words, pairs_file, number) for number, words in enumerate(lines[1:], start=2)]
-    same = np.array([len(words) == 3 for words in lines[1:]])
-    expected = np.tile(np.repeat([True, False], each), folds)
-    if wrong := np.flatnonzero(same != expected).tolist():
-        raise InputError(
-            f"{pairs_file} line {wrong[0] + 2}: each fold must list its {each} same pairs, then its {each} "
-            f"different ones ({len(wrong)} lines out of place)"
-        )
-    return sides, same, np.split(np.arange(len(same)), folds)
-
-
-def _sides(words: list[str], pairs_file: Path, line: int) -> tuple[Side, Side]:
-    numbers = [words[1], words[-1]] if len(words) in (3, 4) else []
-    if not numbers or not all(word.isdecimal() for word in numbers):
-        raise InputError(
-            f"{pairs_file} line {line}: expected 'name a b' or 'name a other b', found '{' '.join(words)}'"
-        )
-    first, second = (words[0], int(numbers[0])), (words[-2] if len(words) == 4 else words[0], int(numbers[1]))
-    if len(words) == 4 and first[0] == second[0]:
-        raise InputError(f"{pairs_file} line {line}: a different pair names {first[0]} twice")
-    return first, second
-
-
-def _duplicates(sides: list[tuple[Side, Side]]) -> list[str]:
-    """A note for people when pairs are repeated: published lists have some, and the figures count them."""
-    seen: dict[frozenset[Side], int] = {}
-    repeated = [line for line, pair in enumerate(sides, start=2) if seen.setdefault(frozenset(pair), line) != line]
-    return [f"{len(repeated)} pair(s) repeat an earlier one (first: line {repeated[0]})"] if repeated else []
-
-
 def _picture(folder: Path, person: str, number: int) -> Path | None:
     paths = (folder / person / f"{person}_{number:04d}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
-
-
-def _lfw_name(key: str) -> Side:
-    path = Path(key)
-    person = path.parent.name
-    match = re.fullmatch(rf"{re.escape(person)}_(\d{{4,}})", path.stem)
-    if not match or re.search(r"\s", person):
-        raise InputError(f"pairs.txt cannot name {key}: pictures must be called person/person_0001.jpg")
-    return person, int(match[1])

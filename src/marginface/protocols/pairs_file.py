@@ -1,0 +1,68 @@
+"""The text of LFW-style `pairs.txt`; `protocols.pairs` joins it with a folder of pictures.
+
+A header `10<TAB>300` (folds, pairs of each kind a fold), then for each fold 300 lines `name a b` (same person) and 300
+lines `name a other b` (different people); picture b of name is `name/name_000b.jpg` (or .jpeg, .png).
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from marginface.errors import InputError
+
+Side = tuple[str, int]
+"""Person and picture number."""
+
+
+def parse_pairs(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, list[np.ndarray]]:
+    """((person, number), (person, number)) of every pair, the same flags and the folds."""
+    try:
+        lines = [line.split() for line in pairs_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{pairs_file} cannot be read as text: {error}") from error
+    if not lines or len(lines[0]) != 2 or not all(word.isdecimal() for word in lines[0]):
+        raise InputError(f"{pairs_file} must begin with a line 'folds<TAB>pairs of each kind', such as '10<TAB>300'")
+    folds, each = (int(word) for word in lines[0])
+    if folds < 2 or each < 1 or len(lines) - 1 != 2 * folds * each:
+        raise InputError(
+            f"{pairs_file} announces {folds} folds of {each} same and {each} different pairs "
+            f"but holds {len(lines) - 1} pairs; correct its first line"
+        )
+    sides = [_sides(words, pairs_file, number) for number, words in enumerate(lines[1:], start=2)]
+    same = np.array([len(words) == 3 for words in lines[1:]])
+    expected = np.tile(np.repeat([True, False], each), folds)
+    if wrong := np.flatnonzero(same != expected).tolist():
+        raise InputError(
+            f"{pairs_file} line {wrong[0] + 2}: each fold must list its {each} same pairs, then its {each} "
+            f"different ones ({len(wrong)} lines out of place)"
+        )
+    return sides, same, np.split(np.arange(len(same)), folds)
+
+
+def _sides(words: list[str], pairs_file: Path, line: int) -> tuple[Side, Side]:
+    numbers = [words[1], words[-1]] if len(words) in (3, 4) else []
+    if not numbers or not all(word.isdecimal() for word in numbers):
+        raise InputError(
+            f"{pairs_file} line {line}: expected 'name a b' or 'name a other b', found '{' '.join(words)}'"
+        )
+    first, second = (words[0], int(numbers[0])), (words[-2] if len(words) == 4 else words[0], int(numbers[1]))
+    if len(words) == 4 and first[0] == second[0]:
+        raise InputError(f"{pairs_file} line {line}: a different pair names {first[0]} twice")
+    return first, second
+
+
+def duplicates(sides: list[tuple[Side, Side]]) -> list[str]:
+    """A note for people when pairs are repeated: published lists have some, and the figures count them."""
+    seen: dict[frozenset[Side], int] = {}
+    repeated = [line for line, pair in enumerate(sides, start=2) if seen.setdefault(frozenset(pair), line) != line]
+    return [f"{len(repeated)} pair(s) repeat an earlier one (first: line {repeated[0]})"] if repeated else []
+
+
+def lfw_name(key: str) -> Side:
+    path = Path(key)
+    person = path.parent.name
+    match = re.fullmatch(rf"{re.escape(person)}_(\d{{4,}})", path.stem)
+    if not match or re.search(r"\s", person):
+        raise InputError(f"pairs.txt cannot name {key}: pictures must be called person/person_0001.jpg")
+    return person, int(match[1])
