@@ -240,7 +240,8 @@ class MarginSoftmax(nn.Module):
         one_of("engine", self.engine, ("streaming", "dense"))
         one_of("unlabelled", self.unlabelled, ("ignore", "negatives"))
         one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
-        if min(self.num_features, self.num_classes, self.sub_centers, self.block_size or 1) < 1:
+        block_size = 1 if self.block_size is None else self.block_size
+        if min(self.num_features, self.num_classes, self.sub_centers, block_size) < 1:
             raise InputError("num_features, num_classes, sub_centers and block_size must be at least 1.")
         if not 0 < self.sample_rate <= 1:
             raise InputError(f"sample_rate must be above 0 and at most 1, not {self.sample_rate}.")
@@ -248,6 +249,8 @@ class MarginSoftmax(nn.Module):
             self._refuse_shards("engine='dense'")
             if self.sample_rate < 1 or self.unlabelled != "ignore":
                 raise InputError("engine='dense' takes neither sample_rate below 1 nor unlabelled='negatives'.")
+        if isinstance(self.margin, BinaryMargin):
+            self._check_binary()
 
     def _check_binary(self) -> None:
         """There is no softmax to smooth, to focus or to shift; the dense formula knows no sub-centers."""

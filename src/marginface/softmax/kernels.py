@@ -51,11 +51,11 @@ def inverse_norms(weight_BD: Tensor) -> Tensor:
     return norms_B.clamp_min(TINY).reciprocal()
 
 
-def remove_radial(grad_BD: Tensor, weight_BD: Tensor, inverse_B: Tensor) -> Tensor:
-    """Gradient by unit rows ŵ, already divided by ‖w‖, to gradient by w, in place: g − ŵ(ŵ·g)."""
-    radial_B = (grad_BD * weight_BD).sum(1) * inverse_B.square()
-    radial_B = torch.where(inverse_B < 1 / TINY, radial_B, 0.0)  # rows that were divided by TINY have no radial part
-    return grad_BD.addcmul_(weight_BD, radial_B[:, None], value=-1)
+def through_norm(by_unit_BD: Tensor, weight_BD: Tensor, inverse_B: Tensor) -> Tensor:
+    """Gradient by unit rows ŵ = w/‖w‖ to gradient by w, in place: (g − ŵ(ŵ·g)) / ‖w‖."""
+    radial_B = (by_unit_BD * weight_BD).sum(1) * inverse_B.square()
+    radial_B = torch.where(inverse_B < 1 / TINY, radial_B, 0.0)  # none where the row was divided by TINY
+    return by_unit_BD.addcmul_(weight_BD, radial_B[:, None], value=-1).mul_(inverse_B[:, None])
 
 
 def put_targets(values_RB: Tensor, column_V: Tensor, fill_V: Tensor | float) -> None:

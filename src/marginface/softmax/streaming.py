@@ -21,11 +21,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from marginface.margins.base import at_least_float32
 from marginface.softmax.classes import Block, Classes, WeightSink
 from marginface.softmax.dense import normalise
-from marginface.softmax.kernels import inverse_norms, put_targets, remove_radial
+from marginface.softmax.kernels import inverse_norms, put_targets, through_norm
 from marginface.softmax.objective import Objective
 from marginface.softmax.sharded import Shards
+
+PROBE = 512  # rows of the weight from which the height of a row's products is guessed
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,29 @@ class Step:
 
 
 @dataclass(frozen=True)
+class LeftFactor:
+    """What every block is multiplied by: the rows x, times the scale if the objective wants that.
+
+    bfloat16 products are rounded to 8 bits. So that this costs accuracy where it does not matter, a number near
+    the row's highest product is subtracted before the rounding, inside the product, and added again after it: the
+    error is then relative to the distance from the highest, and largest where exp is smallest.
+    """
+
+    x_RD: Tensor
+    offset_R1: Tensor | None
+
+    def times(self, unit_BD: Tensor) -> Tensor:
+        """Products with the class weights (R, B), in float32 or wider."""
+        if self.offset_R1 is None:
+            return at_least_float32(self.x_RD @ unit_BD.T)
+        return torch.addmm(-self.offset_R1, self.x_RD, unit_BD.T) + self.offset_R1.float()
+
+
+@dataclass(frozen=True)
 class Kept:
     """What the forward pass leaves to the backward pass besides x and the weight."""
 
-    scale_R: Tensor | None  # carried by the left factor of every block's product
+    left: LeftFactor
     nearest_V: Tensor  # which sub-center of the target class is nearest
     inverse: Tensor | None  # 1 / ‖w‖ of every row of the weight that takes part
 
@@ -63,10 +85,10 @@ class StreamedLoss(torch.autograd.Function):
         cos_V, nearest_V = target_cosines(x_RD[: len(step.column_V)], step)
         cos_y_V = step.shards.sum(cos_V)
         scale_R = step.objective.start(cos_y_V.clone(), norms_R)
-        kept = Kept(scale_R, nearest_V, forward_pass(x_RD, scale_R, step))
+        left, inverse = forward_pass(x_RD, scale_R, step)
         loss = step.objective.finish(step.shards)
         ctx.save_for_backward(x_RD, weight, bias)
-        ctx.step, ctx.kept = step, kept
+        ctx.step, ctx.kept = step, Kept(left, nearest_V, inverse)
         ctx.mark_non_differentiable(cos_y_V)
         return loss, cos_y_V
 
@@ -90,25 +112,28 @@ def target_cosines(x_VD: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     weight_BD = classes.weight[rows_VS.flatten()].to(x_VD.dtype)
     if step.normalised:
         weight_BD = normalise(weight_BD)[0]
-    cos_VS = (x_VD[:, None] * weight_BD.view(*rows_VS.shape, -1)).sum(2)
+    cos_VS = (x_VD[:, None] * weight_BD.view(*rows_VS.shape, x_VD.shape[1])).sum(2)
     if classes.bias is not None:
         cos_VS = cos_VS + classes.bias[rows_VS]
     cos_V, nearest_V = cos_VS.max(1)
     return torch.where(step.column_V >= 0, cos_V, 0.0), nearest_V
 
 
-def forward_pass(x_RD: Tensor, scale_R: Tensor | None, step: Step) -> Tensor | None:
-    """Show every block to the objective; returns the inverse norms of the weights met on the way."""
+def forward_pass(x_RD: Tensor, scale_R: Tensor | None, step: Step) -> tuple[LeftFactor, Tensor | None]:
+    """Show every block to the objective; returns the left factor and the inverse norms of all weights met."""
     classes = step.classes
-    factor_RD = scaled(x_RD, scale_R).to(step.product_dtype)
     inverse = x_RD.new_empty(len(classes) * classes.sub_centers) if step.normalised else None
+    left = LeftFactor(scaled(x_RD, scale_R).to(step.product_dtype), None)
     for block in classes.blocks():
         weight_BD = classes.read(block)
         if inverse is not None:
             inverse[classes.span(block)] = inverse_norms(weight_BD)
-        cos_RK, _ = block_cosines(factor_RD, weight_BD, inverse, block, classes)
+        unit_BD = unit_rows(weight_BD, inverse, block, step)
+        if left.offset_R1 is None and step.product_dtype == torch.bfloat16:
+            left = LeftFactor(left.x_RD, highest(left.x_RD, unit_BD[:PROBE], step.column_V * classes.sub_centers))
+        cos_RK, _ = block_cosines(left, unit_BD, block, classes)
         step.objective.add(cos_RK, step.column_V - block.start)
-    return inverse
+    return left, inverse
 
 
 def backward_pass(
@@ -117,14 +142,14 @@ def backward_pass(
     """Gradients by x, weight (through the step's sink) and bias, as far as this rank's classes go."""
     classes, row_factor_R = step.classes, step.objective.row_factor_R
     target_V = by_cos_y_V if row_factor_R is None else ratio(by_cos_y_V, row_factor_R[: len(by_cos_y_V)])
-    factor_RD = scaled(x_RD, kept.scale_R).to(step.product_dtype)
     right_RD = scaled(x_RD, row_factor_R).to(step.product_dtype)
     by_x_RD = torch.zeros_like(x_RD)
     by_bias = None if classes.bias is None else torch.zeros_like(classes.bias)
     sink = step.open_sink() if step.open_sink else None
     for block in classes.blocks():
         weight_BD = classes.read(block)
-        cos_RK, nearest_RK = block_cosines(factor_RD, weight_BD, kept.inverse, block, classes)
+        unit_BD = unit_rows(weight_BD, kept.inverse, block, step)
+        cos_RK, nearest_RK = block_cosines(kept.left, unit_BD, block, classes)
         column_V = step.column_V - block.start
         by_cos_RB = step.objective.gradient(cos_RK, column_V)
         if nearest_RK is not None:
@@ -132,29 +157,40 @@ def backward_pass(
         put_targets(by_cos_RB, column_V * classes.sub_centers + kept.nearest_V, target_V)
         if by_bias is not None:
             by_bias[block.rows] = scaled(by_cos_RB, row_factor_R).sum(0)
-        if kept.inverse is not None:
-            by_cos_RB *= kept.inverse[classes.span(block)]
-        by_raw_RB = by_cos_RB.to(step.product_dtype)
-        by_x_RD += by_raw_RB @ weight_BD.to(step.product_dtype)
+        by_cos_RB = by_cos_RB.to(step.product_dtype)
+        by_x_RD += by_cos_RB @ unit_BD
         if sink is not None:
-            by_weight_BD = (by_raw_RB.T @ right_RD).to(x_RD.dtype)
+            by_weight_BD = (by_cos_RB.T @ right_RD).to(x_RD.dtype)
             if kept.inverse is not None:
-                remove_radial(by_weight_BD, weight_BD, kept.inverse[classes.span(block)])
+                through_norm(by_weight_BD, weight_BD, kept.inverse[classes.span(block)])
             sink.put(block.rows, by_weight_BD)
     return scaled(by_x_RD, row_factor_R), sink.gradient() if sink else None, by_bias
 
 
-def block_cosines(
-    factor_RD: Tensor, weight_BD: Tensor, inverse: Tensor | None, block: Block, classes: Classes
-) -> tuple[Tensor, Tensor | None]:
+def unit_rows(weight_BD: Tensor, inverse: Tensor | None, block: Block, step: Step) -> Tensor:
+    """The weights of a block at unit length, in the dtype of the products."""
+    if inverse is None:
+        return weight_BD.to(step.product_dtype)
+    unit_BD = torch.empty_like(weight_BD, dtype=step.product_dtype)
+    return torch.mul(weight_BD, inverse[step.classes.span(block), None], out=unit_BD)
+
+
+def highest(x_RD: Tensor, unit_BD: Tensor, column_V: Tensor) -> Tensor:
+    """The highest product of every row with some classes other than its own (R, 1), in the dtype of the products."""
+    products_RB = x_RD @ unit_BD.T
+    put_targets(products_RB, column_V, float("-inf"))
+    highest_R1 = products_RB.amax(1, keepdim=True)
+    return torch.where(highest_R1.isinf(), 0.0, highest_R1)
+
+
+def block_cosines(left: LeftFactor, unit_BD: Tensor, block: Block, classes: Classes) -> tuple[Tensor, Tensor | None]:
     """Cosines (R, K) of a block, times the scale if the left factor carries it; and the sub-centers chosen."""
-    raw_RB = factor_RD @ weight_BD.to(factor_RD.dtype).T
-    cos_RB = raw_RB.to(weight_BD.dtype) if inverse is None else raw_RB * inverse[classes.span(block)]
+    cos_RB = left.times(unit_BD)
     if classes.bias is not None:
         cos_RB += classes.bias[block.rows]
     if classes.sub_centers == 1:
         return cos_RB, None
-    best = cos_RB.view(len(cos_RB), -1, classes.sub_centers).max(2)
+    best = cos_RB.view(len(cos_RB), block.stop - block.start, classes.sub_centers).max(2)
     return best.values, best.indices
 
 
