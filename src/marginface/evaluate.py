@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,25 +17,26 @@ from marginface.errors import InputError
 from marginface.files import replace_file
 from marginface.loading.decode import decode, decode_batch
 from marginface.metrics.result import VerificationResult
-from marginface.protocols.pairs import Pairs, make_folder_pairs, make_pairs, read_pairs
+from marginface.protocols.pairs import Pairs, make_folder_pairs, make_pairs, read_pairs, stored_pairs
 from marginface.readers import open_reader
-from marginface.readers.base import Reader, Record
+from marginface.readers.base import Record
 from marginface.readers.folder import IMAGE_SUFFIXES
+from marginface.readers.verification import is_verification, open_verification
 from marginface.report import Provenance, write_report
 
 UNDERSTOOD = (
-    "pairs:FOLDER (one folder a person, with FOLDER/pairs.txt or pairs:FOLDER,pairs=FILE; "
-    "without either, pairs are drawn) or synthetic:identities=200,images=8,first=100000"
+    "pairs:FOLDER (one folder a person, with FOLDER/pairs.txt or pairs:FOLDER,pairs=FILE; without either, pairs "
+    "are drawn), a stored verification set such as lfw.bin, or synthetic:identities=200,images=8,first=100000"
 )
 CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Pairs, and where their images come from. `reader` is None where the images are files."""
+    """Pairs, and where their images come from: `records` gives those at some positions of `pairs.images`."""
 
     pairs: Pairs
-    reader: Reader | None = None
+    records: Callable[[Sequence[int]], list[Record]]
     resize: bool = False
 
     @property
@@ -52,7 +53,7 @@ class Benchmark:
 
     def take(self, positions: Sequence[int], size: int) -> np.ndarray:
         """The images at these positions of the protocol's list, as in `images`."""
-        images, failures = decode_batch(self._records(positions), size, self.resize, threads=2)
+        images, failures = decode_batch(self.records(positions), size, self.resize, threads=2)
         if failures:
             raise InputError(
                 f"{self.name}: {len(failures)} of its images cannot be read, repair or remove them and their pairs: "
@@ -62,39 +63,58 @@ class Benchmark:
 
     def picture(self, position: int) -> np.ndarray:
         """One image as it is: RGB uint8 (H, W, 3)."""
-        return decode(self._records([position])[0])
+        return decode(self.records([position])[0])
 
     def checksum(self) -> str:
         """SHA-256 over the stored images and the pairs: two reports with the same one speak of the same data."""
         digest = hashlib.sha256()
         for start in range(0, len(self.pairs.images), CHUNK):
-            for record in self._records(range(start, min(start + CHUNK, len(self.pairs.images)))):
+            for record in self.records(range(start, min(start + CHUNK, len(self.pairs.images)))):
                 digest.update(record.image if isinstance(record.image, bytes) else record.image.tobytes())
         for part in (self.pairs.first, self.pairs.second, self.pairs.same):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
-
-    def _records(self, positions: Sequence[int]) -> list[Record]:
-        if self.reader is not None:
-            return self.reader.read([int(self.pairs.images[i]) for i in positions])
-        paths = [Path(str(self.pairs.images[i])) for i in positions]
-        return [Record(path.read_bytes(), 0, str(path)) for path in paths]
 
 
 def open_benchmark(spec: str, resize: bool = False) -> Benchmark:
     """From what stands behind --benchmark. Raises InputError for what is not understood, saying what is."""
     kind, _, rest = spec.partition(":")
     if kind == "synthetic":
-        reader = open_reader(spec)
-        return Benchmark(make_pairs(reader.labels, name="synthetic"), reader, resize)
-    folder, _, option = (rest if kind == "pairs" else spec).partition(",")
+        return _drawn(spec, resize)
+    path, _, option = (rest if kind == "pairs" else spec).partition(",")
     key, _, pairs_file = option.partition("=")
-    if (option and key != "pairs") or not Path(folder).is_dir():
-        raise InputError(f"benchmark {spec!r} is not understood or its folder does not exist; give {UNDERSTOOD}")
-    if not option and not (Path(folder) / "pairs.txt").is_file():
-        people = sum(path.is_dir() for path in Path(folder).iterdir())
-        return Benchmark(make_folder_pairs(folder, folds=min(10, people // 2)), None, resize)
-    return Benchmark(read_pairs(pairs_file or Path(folder) / "pairs.txt", folder), None, resize)
+    if not option and Path(path).exists() and is_verification(Path(path)):
+        return _stored(path, resize)
+    if (option and key != "pairs") or not Path(path).is_dir():
+        raise InputError(f"benchmark {spec!r} is not understood or does not exist; give {UNDERSTOOD}")
+    return _listed(Path(path), pairs_file, resize)
+
+
+def _drawn(spec: str, resize: bool) -> Benchmark:
+    reader = open_reader(spec)
+    pairs = make_pairs(reader.labels, name=spec.partition(":")[0])
+    return Benchmark(pairs, lambda positions: reader.read([int(str(pairs.images[i])) for i in positions]), resize)
+
+
+def _stored(path: str, resize: bool) -> Benchmark:
+    stored = open_verification(path)
+    pairs = stored_pairs(stored.issame, stored.name)
+    return Benchmark(pairs, lambda positions: [stored.images[i] for i in positions], resize)
+
+
+def _listed(folder: Path, pairs_file: str, resize: bool) -> Benchmark:
+    listed = Path(pairs_file) if pairs_file else folder / "pairs.txt"
+    if pairs_file or listed.is_file():
+        pairs = read_pairs(listed, folder)
+    else:
+        people = sum(path.is_dir() for path in folder.iterdir())
+        pairs = make_folder_pairs(folder, folds=min(10, people // 2))
+
+    def records(positions: Sequence[int]) -> list[Record]:
+        paths = [Path(str(pairs.images[i])) for i in positions]
+        return [Record(path.read_bytes(), 0, str(path)) for path in paths]
+
+    return Benchmark(pairs, records, resize)
 
 
 def measure(
