@@ -55,7 +55,7 @@ class SyntheticFaces:
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records at `indices`, in that order; long requests are shared among threads."""
         chosen = np.asarray(indices, np.int64).reshape(-1)
-        if len(chosen) and not (0 <= chosen.min() and chosen.max() < len(self)):
+        if len(chosen) and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise InputError(f"Synthetic faces have no record {chosen.max()}: there are {len(self)}.")
         parts = [chosen[start : start + _TOGETHER] for start in range(0, len(chosen), _TOGETHER)]
         if len(parts) < 2:

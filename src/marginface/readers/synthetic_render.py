@@ -8,13 +8,12 @@ light; edges are one pixel wide, which is the antialiasing. Shapes and units as 
 from dataclasses import replace
 from functools import partial
 
-import cv2
 import numpy as np
 
-from marginface.readers.synthetic_scene import Scene, compose, mouth_curve, mouth_half_width, mouth_y
+from marginface.readers.synthetic_photo import background, block, develop, light
+from marginface.readers.synthetic_scene import Scene, bump, compose, mouth_curve, mouth_half_width, mouth_y, positive
 from marginface.readers.synthetic_traits import Array, Traits
 
-_NOISE = np.random.Generator(np.random.PCG64(0)).standard_normal((512, 512, 3), dtype=np.float32)
 _FRAMES = np.array(
     [[0.01, 0.01, 0.01], [0.10, 0.04, 0.02], [0.35, 0.30, 0.25], [0.25, 0.02, 0.04], [0.02, 0.05, 0.20]], np.float32
 )
@@ -25,12 +24,12 @@ def render(traits: Traits, size: int) -> tuple[Array, Array]:
     t = traits
     scene, points = compose(t, size)
     strands = _strands(scene)
-    _background(scene)
+    background(scene)
     _body(scene)
     scene.within(partial(_ear, left=True), "left_ear", 0.30, 0.24)
     scene.within(partial(_ear, left=False), "right_ear", 0.30, 0.24)
     _locks(scene, strands)
-    face, hair = scene.soft(1 - scene.rho), _hair_mask(scene)
+    face, hair = scene.soft(1 - scene.rho), _hair_mask(scene, strands)
     scene.paint(face, t["skin_rgb"])
     _cheeks_and_chin(scene)
     for mole in ("mole1", "mole2"):
@@ -42,22 +41,10 @@ def render(traits: Traits, size: int) -> tuple[Array, Array]:
     scene.within(_mouth, "mouth", 0.38, 0.60)
     scene.within(_eyes, "eyes", 0.44, 0.80)
     scene.paint(hair, t["hair_rgb"], strands)
-    _light(scene, np.maximum(face, hair), hair)
+    light(scene, np.maximum(face, hair), hair)
     scene.within(_glasses, "eyes", 0.46, 0.98, t["wears_glasses"])
-    _block(scene)
-    return _develop(scene), points
-
-
-def _bump(squared: Array) -> Array:
-    """1 in the middle, 0 from squared radius 1 on, smooth."""
-    inside = np.clip(1 - squared, 0, np.inf)
-    bump: Array = inside * inside
-    return bump
-
-
-def _positive(values: Array) -> Array:
-    clipped: Array = np.clip(values, 0, np.inf)  # three times as fast as np.maximum(values, 0)
-    return clipped
+    block(scene)
+    return develop(scene), points
 
 
 def _colour(red: float, green: float, blue: float) -> Array:
@@ -67,21 +54,6 @@ def _colour(red: float, green: float, blue: float) -> Array:
 # ---- behind the face
 
 
-def _background(scene: Scene) -> None:
-    t, size = scene.t, scene.canvas.shape[-1]
-    along, across = _ramp(t["back_angle"], size), _ramp(t["back_angle"] * 2.7, size)
-    wave = np.sin(along * t["back_wave"] + t["back_phase"] + np.sin(across * (9 - t["back_wave"])))
-    scene.canvas[:] = t["back_rgb"]
-    scene.paint(np.clip(wave * (t["back_hard"] * 0.5) + 0.5, 0, 1), t["back2_rgb"])
-
-
-def _ramp(angle: Array, size: int) -> Array:
-    """Rises by 1 over the length of the frame in a direction, 0 in the middle."""
-    grid = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
-    ramp: Array = np.cos(angle) * grid + np.sin(angle) * grid[:, None]
-    return ramp
-
-
 def _body(scene: Scene) -> None:
     t, low = scene.t, int(0.6 * scene.canvas.shape[-1])
     body = replace(scene, planes=scene.planes[:, :, low:])
@@ -89,7 +61,7 @@ def _body(scene: Scene) -> None:
     beside = np.abs(scene.u[:, low:] + 0.25 * np.sin(t["yaw_n"]))
     neck = scene.soft(0.60 + 0.12 * (t["masculine"] > 0.5) - beside)
     body.paint(neck, t["skin_rgb"] * 0.42)
-    cloth = scene.soft(v - (1.72 + 0.10 * t["collar"]) - 0.55 * t["collar"] * _positive(0.75 - beside))
+    cloth = scene.soft(v - (1.72 + 0.10 * t["collar"]) - 0.55 * t["collar"] * positive(0.75 - beside))
     body.paint(cloth, t["cloth_rgb"])
 
 
@@ -98,7 +70,7 @@ def _ear(scene: Scene, left: bool) -> None:
     middle = scene.left_ear - 0.06 if left else scene.right_ear + 0.06
     dx = (scene.u - middle) / (t["ear_size"] * 0.55)
     dy = (scene.v - scene.ear_y) / t["ear_size"]
-    fold = 1 - 0.45 * _bump(dx * dx * 3 + dy * dy * 1.8)
+    fold = 1 - 0.45 * bump(dx * dx * 3 + dy * dy * 1.8)
     scene.paint(scene.soft((1 - np.sqrt(dx * dx + dy * dy)) * t["ear_size"] * 0.7), t["skin_rgb"] * 0.72, fold)
 
 
@@ -122,26 +94,32 @@ def _locks(scene: Scene, strands: Array) -> None:
     end = -0.4 + 3.4 * t["hair_length"]
     wavy = 0.05 * t["hair_curl"] * np.sin(scene.v * 9 + t["strand"])
     beside = np.abs(scene.u) + wavy
-    above = _positive(-0.1 - scene.v)
+    above = positive(-0.1 - scene.v)
     shape = np.minimum(np.minimum(half - 0.25 * above * above - beside, (end - scene.v) * 0.6), beside - 0.5)
     worn = scene.soft(shape) * (t["hair_length"] > 0.2)
     scene.paint(worn, t["hair_rgb"] * 0.55, strands)
 
 
-def _hair_mask(scene: Scene) -> Array:
+def _hair_mask(scene: Scene, strands: Array) -> Array:
     """The hair of the head: inside the outline of skull and volume, outside the opening for the face."""
     t, x, y = scene.t, scene.x, scene.y
-    rough = 0.018 * np.sin(x * 29 + t["strand"])
-    fringe = 0.4 * _positive((t["fringe"] - 0.6) / 0.4) * (1 - t["hat"]) * (1 - t["bald"])
+    rough = 0.25 * (strands - 1)
+    fringe = 0.4 * positive((t["fringe"] - 0.6) / 0.4) * (1 - t["hat"]) * (1 - t["bald"])
     line = t["hair_line"] - 0.8 * t["bald"] + fringe
     line = line + 0.5 * fringe * np.sin(x * (2 + 2 * t["hair_curl"]) + t["hair_part"] * 5)
     height = np.clip(y - (t["hair_part"] * 0.45) * x + rough - 0.5, -np.inf, 0) / (0.5 - line)
     width = x / t["hair_round"]
     opening = np.sqrt(width * width + height * height) - 1
-    outline = 1 + t["hair_volume"] * (1 - 0.85 * t["bald"]) - scene.rho - (0.25 * t["hair_volume"]) * _positive(scene.v)
-    end = (-0.15 + 0.5 * t["hair_round"] + 6 * _positive(t["hair_length"] - 0.2)) - y + rough
+    outline = (
+        1
+        + t["hair_volume"] * (1 - 0.85 * t["bald"])
+        - scene.rho
+        + 0.5 * rough
+        - (0.25 * t["hair_volume"]) * positive(scene.v)
+    )
+    end = (-0.25 + 1.1 * t["hair_length"] + 6 * positive(t["hair_length"] - 0.25)) - y + rough
     crown = (y + 0.35) * 0.12 + 3 * (1 - t["bald"])
-    return scene.soft(np.minimum(np.minimum(opening * 0.8, outline), np.minimum(end * 0.6, crown)))
+    return scene.soft(np.minimum(np.minimum(opening * 0.8, outline), np.minimum(end * 0.35, crown)))
 
 
 # ---- skin
@@ -152,9 +130,9 @@ def _cheeks_and_chin(scene: Scene) -> None:
     x, y, depth = scene.x[:, high:], scene.y[:, high:], scene.depth[:, high:]
     smiling = np.maximum(t["smile"], 0)
     dx, dy = (np.abs(x) - 0.58) / 0.37, (y - t["cheek_y"] + 0.08 * smiling) / 0.40
-    cheek = _bump(dx * dx + dy * dy)
+    cheek = bump(dx * dx + dy * dy)
     dx, dy = x / 0.36, (y - t["head_height"] * 0.87) / 0.26
-    depth += (t["cheek"] + 0.04 * smiling) * cheek + t["chin_bump"] * _bump(dx * dx + dy * dy)
+    depth += (t["cheek"] + 0.04 * smiling) * cheek + t["chin_bump"] * bump(dx * dx + dy * dy)
     scene.canvas[:, 1:, high:] *= 1 - (0.7 * t["blush"] * cheek)[:, None]
 
 
@@ -167,20 +145,20 @@ def _mole(scene: Scene, name: str) -> None:
 def _freckles(scene: Scene) -> None:
     x, y = scene.x, scene.y
     spots = np.sin(x * 41 + 3 * np.sin(y * 17)) * np.sin(y * 37 + 3 * np.sin(x * 19))
-    where = _bump((x / 0.95) ** 2 + ((y - 0.42) / 0.45) ** 2) * scene.t["freckles"]
-    scene.ink[:] += where * _positive(spots - 0.2) * 0.9
+    where = bump((x / 0.95) ** 2 + ((y - 0.42) / 0.45) ** 2) * scene.t["freckles"]
+    scene.ink[:] += where * positive(spots - 0.2) * 0.9
 
 
 def _forehead(scene: Scene) -> None:
     lines = np.sin(scene.y * 24 + 0.5 * np.cos(scene.x * 3)) - 0.55
-    where = _bump((scene.x / 0.8) ** 2 + ((scene.y + 0.72) / 0.32) ** 2)
-    scene.ink[:] += _positive(lines) * scene.t["wrinkle"] * where
+    where = bump((scene.x / 0.8) ** 2 + ((scene.y + 0.72) / 0.32) ** 2)
+    scene.ink[:] += positive(lines) * scene.t["wrinkle"] * where
 
 
 def _beard(scene: Scene) -> None:
     t, x, y = scene.t, scene.x, scene.y
     across, mouth = np.abs(x), mouth_y(t)
-    cheek_line = t["nose_y"] + 0.10 + 0.42 * _positive(1 - across * 1.15) - 0.55 * _positive(across - 0.72)
+    cheek_line = t["nose_y"] + 0.10 + 0.42 * positive(1 - across * 1.15) - 0.55 * positive(across - 0.72)
     clear = np.sqrt((x / (t["mouth_width"] * 1.05)) ** 2 + ((y - mouth - 0.02) / 0.19) ** 2) - 1
     rough = 0.04 * np.sin(x * 31 + y * 13) + 0.03 * np.sin(x * 17 - y * 29)
     beard = np.clip(np.minimum(y - cheek_line, clear * 0.2) * 7 + rough * 8, 0, 1) * t["beard"]
@@ -202,18 +180,18 @@ def _nose(scene: Scene) -> None:
     x = np.abs(scene.x - scene.nose_x * down)
     width = 1.9 * (t["nose_bridge"] + (t["nose_tip"] - t["nose_bridge"]) * down + 0.06)
     under = np.clip((tip + 0.16 - y) * 5, 0, 1) * (along > 0)
-    hook = t["nose_hook"] * _bump(((along - 0.5) / 0.4) ** 2)
-    ridge = _bump((x / width) ** 2) * ((0.15 + 0.85 * down) * t["nose_height"] + hook) * under
+    hook = t["nose_hook"] * bump(((along - 0.5) / 0.4) ** 2)
+    ridge = bump((x / width) ** 2) * ((0.15 + 0.85 * down) * t["nose_height"] + hook) * under
     wing = ((x - 0.68 * t["nose_width"]) / 0.15) ** 2 + ((y - tip - 0.03) / 0.17) ** 2
-    scene.depth[:] += np.maximum(ridge, 0.15 * _bump(wing))
+    scene.depth[:] += np.maximum(ridge, 0.15 * bump(wing))
 
     base = tip + 0.10 - t["nose_lift"]
     x = np.abs(scene.x - scene.nose_x * 0.75)
     hole = ((x - 0.48 * t["nose_width"]) / (0.36 * t["nose_width"])) ** 2 + ((y - base) / 0.05) ** 2
     rim_x = (x - 0.75 * t["nose_width"]) / (0.25 * t["nose_width"] + 0.02)
-    rim = _bump(((np.sqrt(rim_x**2 + ((y - tip - 0.02) / 0.14) ** 2) - 1) / 0.35) ** 2) * (x > 0.8 * t["nose_width"])
-    below = _bump(((y - base - 0.05) / 0.09) ** 2 + (x / (t["nose_width"] * 1.1)) ** 2)
-    scene.ink[:] += 0.8 * _bump(hole * 0.7) + 0.35 * rim + 0.25 * below
+    rim = bump(((np.sqrt(rim_x**2 + ((y - tip - 0.02) / 0.14) ** 2) - 1) / 0.35) ** 2) * (x > 0.8 * t["nose_width"])
+    below = bump(((y - base - 0.05) / 0.09) ** 2 + (x / (t["nose_width"] * 1.1)) ** 2)
+    scene.ink[:] += 0.8 * bump(hole * 0.7) + 0.35 * rim + 0.25 * below
 
 
 def _mouth(scene: Scene) -> None:
@@ -221,14 +199,14 @@ def _mouth(scene: Scene) -> None:
     smiling = np.maximum(t["smile"], 0)
     x = scene.x / mouth_half_width(t)
     x2 = x * x
-    within, full = x2 < 1, _positive(1 - x2)
+    within, full = x2 < 1, positive(1 - x2)
     thick = full * (1.6 - 0.6 * full) * (1 - 0.25 * smiling)
     y = scene.y - mouth_y(t)
-    scene.depth[:] += 0.10 * _bump((scene.x / (t["mouth_width"] * 1.1)) ** 2 + ((y - 0.02) / 0.22) ** 2)
+    scene.depth[:] += 0.10 * bump((scene.x / (t["mouth_width"] * 1.1)) ** 2 + ((y - 0.02) / 0.22) ** 2)
     y -= mouth_curve(t) * np.clip(x2, 0, 1.3)
     gap = 0.20 * np.maximum(t["open"], 0) * (0.4 + 0.6 * smiling)
     gap_full = gap * full
-    top = -0.35 * gap_full - t["lip_upper"] * thick * (1 - t["lip_bow"] * 0.45 * _bump(x2 * 18))
+    top = -0.35 * gap_full - t["lip_upper"] * thick * (1 - t["lip_bow"] * 0.45 * bump(x2 * 18))
     bottom = 0.65 * gap_full + t["lip_lower"] * thick
     lips = scene.soft(np.minimum(y - top, bottom - y)) * within
     red = np.concatenate([1 - 0.10 * t["lip_red"], 1 - 0.62 * t["lip_red"], 1 - 0.50 * t["lip_red"]], axis=1)
@@ -237,12 +215,12 @@ def _mouth(scene: Scene) -> None:
     parted = within & (gap > 0.01)
     scene.paint(scene.soft(inner) * parted, _colour(0.10, 0.02, 0.02))
     scene.paint(scene.soft(np.minimum(inner, 0.42 * gap_full + 0.02 - y)) * parted, _colour(0.80, 0.77, 0.70))
-    line = _bump((y / 0.030) ** 2) * np.clip(full * 4, 0, 1) * (gap <= 0.01)
-    under = _bump(((y - bottom - 0.06) / 0.09) ** 2) * full
-    corner = _bump(((np.abs(x) - 1) / 0.12) ** 2 + (y / 0.06) ** 2)
+    line = bump((y / 0.030) ** 2) * np.clip(full * 4, 0, 1) * (gap <= 0.01)
+    under = bump(((y - bottom - 0.06) / 0.09) ** 2) * full
+    corner = bump(((np.abs(x) - 1) / 0.12) ** 2 + (y / 0.06) ** 2)
     fall = (scene.y - t["nose_y"]) / t["mouth_gap"]
     cheek = np.abs(scene.x) - (t["nose_width"] + 0.08 + fall * (t["mouth_width"] + 0.02 - t["nose_width"]))
-    fold = _bump((cheek / 0.06) ** 2) * t["fold"] * _bump(((fall - 0.5) / 0.8) ** 2)
+    fold = bump((cheek / 0.06) ** 2) * t["fold"] * bump(((fall - 0.5) / 0.8) ** 2)
     scene.ink[:] += 0.65 * line + 0.28 * under + 0.45 * corner + 0.15 * lips * (y < 0) + fold
 
 
@@ -251,12 +229,12 @@ def _eyes(scene: Scene) -> None:
     t, side = scene.t, np.sign(scene.x)
     absolute = np.abs(scene.x)
     across = absolute - t["eye_x"]
-    socket = _bump((across / 0.36) ** 2 + ((scene.y + 0.04) / 0.26) ** 2)
-    ridge = _bump((absolute / 0.85) ** 2 + ((scene.y + t["brow_y"]) / 0.20) ** 2)
+    socket = bump((across / 0.36) ** 2 + ((scene.y + 0.04) / 0.26) ** 2)
+    ridge = bump((absolute / 0.85) ** 2 + ((scene.y + t["brow_y"]) / 0.20) ** 2)
     scene.depth[:] += 0.07 * ridge - (0.05 + t["eye_depth"]) * socket
     x, y = across / t["eye_width"], scene.y + t["eye_tilt"] * across
     x2 = x * x
-    full = _positive(1 - x2)
+    full = positive(1 - x2)
     near = np.clip(full * 5, 0, 1)
     lid = t["eye_lid"] + t["wink_n"] * side - 0.12 * np.maximum(t["smile"], 0)
     above = y + t["eye_open"] * lid * full * (1 + t["eye_peak"] * x) * (1.25 - 0.25 * full)
@@ -266,9 +244,9 @@ def _eyes(scene: Scene) -> None:
     _iris(scene, across, side, inside)
     lash = scene.soft(t["lash"] * (1.1 + 0.6 * x) - np.abs(above)) * near
     shadow = inside * np.clip(1 - above / 0.07, 0, 1)
-    crease = _bump(((above + t["crease"]) / 0.035) ** 2) * np.clip(3.6 - 3 * x2, 0, 1)
-    rim = 0.35 * _bump((below / 0.035) ** 2) * near + t["crease_ink"] * crease
-    bag = _bump((x / 1.1) ** 2 + ((y - 0.20) / 0.10) ** 2) * t["wrinkle"]
+    crease = bump(((above + t["crease"]) / 0.035) ** 2) * np.clip(3.6 - 3 * x2, 0, 1)
+    rim = 0.35 * bump((below / 0.035) ** 2) * near + t["crease_ink"] * crease
+    bag = bump((x / 1.1) ** 2 + ((y - 0.20) / 0.10) ** 2) * t["wrinkle"]
     scene.ink[:] += 0.85 * lash + 0.45 * shadow + rim * (1 - inside) + 0.4 * bag
     _brows(scene, across, side)
 
@@ -280,7 +258,7 @@ def _iris(scene: Scene, across: Array, side: Array, inside: Array) -> None:
     radius = np.sqrt(dx * dx + dy * dy)
     iris = scene.soft(t["iris"] - radius) * inside
     ring = np.clip(radius / t["iris"], 0, 1)
-    scene.paint(iris, t["eye_rgb"], 0.45 + 0.75 * ring - 0.9 * _positive(ring - 0.75))
+    scene.paint(iris, t["eye_rgb"], 0.45 + 0.75 * ring - 0.9 * positive(ring - 0.75))
     scene.paint(scene.soft(0.42 * t["iris"] - radius) * inside, _colour(0.008, 0.008, 0.008))
     glint_x, glint_y = dx * side - 0.035 * np.sign(t["light_x"]), dy + 0.04
     glint = scene.soft(0.028 - np.sqrt(glint_x * glint_x + glint_y * glint_y)) * iris
@@ -293,37 +271,9 @@ def _brows(scene: Scene, across: Array, side: Array) -> None:
     x2 = x * x
     middle = t["brow_y"] + t["brow_arch"] * (1 - x2) + (t["brow_tilt"] * 0.6 + t["frown_n"] * 1.5) * x
     middle += t["raise_n"] * (1 + 0.5 * side)
-    thick = t["brow_thick"] * (1 - 0.35 * x) * _positive(1 - x2 * x2)
+    thick = t["brow_thick"] * (1 - 0.35 * x) * positive(1 - x2 * x2)
     hairs = t["brow_ink"] * (0.85 + 0.15 * np.sin(across * 60 + scene.y * 35))
     scene.paint(scene.soft((thick - np.abs(scene.y + middle)) * 0.7) * (x2 < 1) * hairs, t["brow_rgb"])
-
-
-# ---- light
-
-
-def _light(scene: Scene, head: Array, hair: Array) -> None:
-    """One lamp, the sky, and a little gloss, on the slopes of the depth map."""
-    t, depth = scene.t, scene.depth
-    depth += hair * (1.15 * np.sqrt(_positive(1.7 - scene.rho * scene.rho)) - depth)
-    right, down = np.zeros_like(depth), np.zeros_like(depth)
-    np.subtract(depth[:, :, 2:], depth[:, :, :-2], out=right[:, :, 1:-1])
-    np.subtract(depth[:, 2:], depth[:, :-2], out=down[:, 1:-1])
-    right = np.clip(right * (0.5 * scene.px), -1.8, 1.8)
-    down = np.clip(down * (0.5 * scene.px), -1.8, 1.8)
-    steep = 1 / np.sqrt(1 + right * right + down * down)
-    far = 1 / np.sqrt(t["light_x"] ** 2 + t["light_y"] ** 2 + t["light_z"] ** 2)
-    x, y, z = t["light_x"] * far, t["light_y"] * far, t["light_z"] * far
-    facing = (z - right * x - down * y) * steep
-    lamp = _positive(facing * 0.85 + 0.15) * t["key"]
-    sky = (0.75 + (0.25 + 0.125 * down) * steep) * t["ambient"]
-    gloss = _positive(facing + steep) * (1 / np.sqrt(2 + 2 * z))
-    for _ in range(4):
-        gloss *= gloss
-    left = 1 - np.minimum(scene.ink, 0.95) * (1 - hair)
-    shade, gloss = 1 + head * ((lamp + sky) * left - 1), gloss * head * left * (t["key"] * t["gloss"])
-    for channel in range(3):
-        scene.canvas[:, channel] *= shade
-        scene.canvas[:, channel] += gloss
 
 
 # ---- in front of the face
@@ -335,55 +285,14 @@ def _glasses(scene: Scene) -> None:
     corner = t["glasses_round"] * np.minimum(t["glasses_w"], t["glasses_h"])
     qx = np.abs(across - t["eye_x"] - 0.02) - t["glasses_w"] + corner
     qy = np.abs(y - 0.05) - t["glasses_h"] + corner
-    edge = np.sqrt(_positive(qx) ** 2 + _positive(qy) ** 2) + np.clip(np.maximum(qx, qy), -np.inf, 0) - corner
+    edge = np.sqrt(positive(qx) ** 2 + positive(qy) ** 2) + np.clip(np.maximum(qx, qy), -np.inf, 0) - corner
     inner = t["eye_x"] + 0.02 - t["glasses_w"]
-    bridge = np.abs(y + 0.06 - 0.12 * across * across / inner) + _positive(across - inner)
-    arm = np.abs(y + 0.05) + _positive(inner + 2 * t["glasses_w"] - across)
+    bridge = np.abs(y + 0.06 - 0.12 * across * across / inner) + positive(across - inner)
+    arm = np.abs(y + 0.05) + positive(inner + 2 * t["glasses_w"] - across)
     frame = t["glasses_thick"] + 0.004 - np.minimum(np.minimum(np.abs(edge), bridge), arm)
     lens = scene.soft(-edge)
     scene.paint(lens * np.where(t["shades"] > 0, np.float32(0.93), np.float32(0.06)), _colour(0.012, 0.012, 0.012))
-    streak = _bump(((x - 0.4 * y - 0.3 * t["light_x"]) / 0.10) ** 2) * (0.18 * t["key"])
+    streak = bump(((x - 0.4 * y - 0.3 * t["light_x"]) / 0.10) ** 2) * (0.18 * t["key"])
     scene.canvas[:] += (lens * streak)[:, None]
     metal = _FRAMES[np.minimum(t["glasses_colour"] * 5, 4).astype(int).ravel()]
     scene.paint(scene.soft(frame) * (scene.rho < 1.02), metal.reshape(-1, 3, 1, 1))
-
-
-def _block(scene: Scene) -> None:
-    """Something in the way: a hand, a scarf, the edge of a door."""
-    size = scene.canvas.shape[-1]
-    for i in np.flatnonzero(scene.t["block"] < 0.12):
-        t = scene.t[i]
-        along, across = _ramp(t["block_angle"], size), _ramp(t["block_angle"] + np.float32(np.pi / 2), size)
-        mask = np.clip((along - 0.52 + 0.42 * t["block_size"] + 1.6 * across * across) * size + 0.5, 0, 1)
-        colour = t["block_rgb"] * (0.8 + 0.4 * t["key"] * np.clip(across + 0.5, 0, 1))
-        scene.canvas[i] += mask * (colour - scene.canvas[i])
-
-
-# ---- the camera
-
-
-def _develop(scene: Scene) -> Array:
-    """Exposure, white balance, gamma, blur and noise: linear canvas to RGB uint8 (B, H, W, 3)."""
-    t, pictures = scene.t, scene.canvas
-    balance = np.concatenate([1 + t["warm_n"], 1 + t["tint_n"], 1 - t["warm_n"]], axis=1)[..., None]
-    pictures *= balance * np.exp(2 * t["exposure_n"])[:, None]
-    np.sqrt(np.clip(pictures, 0, 1.2, out=pictures), out=pictures)
-    for i in np.flatnonzero(t["grey"] > 0):
-        pictures[i] += t["grey"][i] * (pictures[i].mean(axis=0) - pictures[i])
-    pictures *= 255
-    pictures += 255 * t["haze"][:, None] + 0.5
-    size = pictures.shape[-1]
-    out = np.empty((len(pictures), size, size, 3), np.uint8)
-    for i, picture in enumerate(pictures):
-        image = cv2.merge(list(picture))
-        if t["blur"][i] > 0.3:
-            image = cv2.GaussianBlur(image, (0, 0), float(t["blur"][i, 0, 0]) * size / 112)
-        image += _grain(size, t["noise_x"][i, 0, 0], t["noise_y"][i, 0, 0]) * (255 * t["noise"][i])
-        out[i] = np.clip(image, 0, 255, out=image)
-    return out
-
-
-def _grain(size: int, x: float, y: float) -> Array:
-    """A piece of one sheet of noise, which costs a tenth of fresh noise."""
-    left, top = int(x * (512 - size)), int(y * (512 - size))
-    return _NOISE[top : top + size, left : left + size]

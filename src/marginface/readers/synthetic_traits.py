@@ -1,4 +1,4 @@
-"""Who the procedural people are and how each photograph of them differs. Called by `synthetic`, drawn by `synthetic_render`.
+"""Who the procedural people are and how each photograph of them differs. Drawn here, painted by `synthetic_render`.
 
 Everything is drawn from a counter-based hash of (seed, identity, image), so a trait depends on nothing else:
 not on the order of reading, the batch, or the number of people in the set. Lengths are in head units: one unit is
@@ -89,7 +89,7 @@ PERSON = {
 
 # name: (low, high), uniform over photographs; names ending in _n are normal with (mean, standard deviation)
 PHOTO = {
-    "yaw_n": (0.0, 0.30),
+    "yaw_n": (0.0, 0.26),
     "pitch_n": (0.0, 0.13),
     "roll_n": (0.0, 0.07),
     "zoom_n": (0.0, 0.05),
@@ -108,12 +108,12 @@ PHOTO = {
     "light_x": (-1.5, 1.5),
     "light_y": (-1.1, 0.5),
     "light_z": (0.25, 1.3),
-    "key": (0.30, 1.1),
-    "ambient": (0.22, 0.65),
+    "key": (0.40, 1.2),
+    "ambient": (0.30, 0.70),
     "gloss": (0.0, 0.22),
     "warm_n": (0.0, 0.13),
     "tint_n": (0.0, 0.05),
-    "exposure_n": (0.0, 0.18),
+    "exposure_n": (0.0, 0.14),
     "grey": (-3.0, 1.0),
     "haze": (-0.08, 0.10),
     "back_red": (0.03, 0.85),
@@ -151,8 +151,8 @@ PHOTO = {
     "block_red": (0.03, 0.80),
     "block_green": (0.03, 0.80),
     "block_blue": (0.03, 0.80),
-    "blur": (-0.9, 1.5),
-    "noise": (0.004, 0.040),
+    "blur": (-0.9, 1.3),
+    "noise": (0.002, 0.022),
     "noise_x": (0.0, 1.0),
     "noise_y": (0.0, 1.0),
 }
@@ -269,10 +269,10 @@ def _uniform(keys: Array, table: dict[str, tuple[float, float]]) -> Draws:
     """One hashed draw for every key and name. Normal draws are sums of four uniforms: bounded at 3.5 deviations."""
     traits = {}
     for number, (name, (first, second)) in enumerate(table.items()):
-        words = [_mix(keys, 8 * number + part) for part in range(4 if name.endswith("_n") else 1)]
-        draws = [(word >> np.uint64(11)).astype(np.float64) * 2.0**-53 for word in words]
+        words = np.stack([_mix(keys, 8 * number + part) for part in range(4 if name.endswith("_n") else 1)])
+        draws = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
         if name.endswith("_n"):
-            traits[name] = (first + second * (sum(draws) - 2.0) * 3**0.5).astype(np.float32)
+            traits[name] = (first + second * (draws.sum(axis=0) - 2.0) * 3**0.5).astype(np.float32)
         else:
             traits[name] = (first + (second - first) * draws[0]).astype(np.float32)
     return traits
