@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ OUTPUT_GRADIENT = 1000004
 LIGHT = 30e6  # parameters; what is heavier runs at night
 
 ENTRIES = entries("backbones/")
+BY_DAY = [pytest.param(name, marks=[pytest.mark.slow] if entry(name)["parameters"] > LIGHT else []) for name in ENTRIES]
 
 
 def layout(name: str) -> list[tuple[str, tuple[int, ...], str]]:

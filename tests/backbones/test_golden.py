@@ -9,10 +9,6 @@ import golden_backbones as golden
 from golden_files import arrays, entry
 from marginface.backbones import Backbone, create_backbone
 
-EVALUATED = [
-    pytest.param(name, marks=[pytest.mark.slow] if entry(name)["parameters"] > golden.LIGHT else [])
-    for name in golden.ENTRIES
-]
 TRAINED = [
     pytest.param(name, marks=[pytest.mark.slow] if entry(name)["parameters"] > golden.LIGHT / 10 else [])
     for name in golden.ENTRIES
@@ -65,7 +61,7 @@ def test_layout_is_the_references(name: str) -> None:
     assert sum(b.numel() for b in backbone.buffers()) == expected["buffer_elements"]
 
 
-@pytest.mark.parametrize("name", EVALUATED)
+@pytest.mark.parametrize("name", golden.BY_DAY)
 @pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_embeddings_are_the_references(name: str, dtype: torch.dtype) -> None:
@@ -74,7 +70,7 @@ def test_embeddings_are_the_references(name: str, dtype: torch.dtype) -> None:
     assert np.abs(output - golden.embeddings(name)).max() <= golden.tolerance(name, dtype)
 
 
-@pytest.mark.parametrize("name", [name for name in EVALUATED if "output_batch1" in arrays(name.values[0])])
+@pytest.mark.parametrize("name", [name for name in golden.BY_DAY if "output_batch1" in arrays(name.values[0])])
 @torch.no_grad()
 def test_one_image_is_embedded_as_in_a_batch(name: str) -> None:
     """One reference leaves out its last batch norm for a single image; that is not followed."""

@@ -6,8 +6,13 @@ import torch
 from marginface.backbones import BACKBONES, backbone_options, create_backbone, list_backbones
 from marginface.errors import InputError
 
+LARGE = ("iresnet100", "iresnet200", "ir101", "vit-base", "vit-large", "vit-huge", "sphere64")
 
-@pytest.mark.parametrize("name", list_backbones())
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in list_backbones()],
+)
 def test_every_backbone_keeps_its_promise(name: str) -> None:
     with torch.device("meta"):
         backbone = create_backbone(name, num_features=96).eval()
