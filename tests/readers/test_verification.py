@@ -10,9 +10,10 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import fuzzing
 import golden_files
 from marginface.errors import InputError
 from marginface.loading.decode import decode, decode_batch
@@ -106,8 +107,8 @@ def test_malicious_pickles_are_refused_and_not_run(tmp_path, attack, protocol):
         b"\x80\x04]r\xff\xff\xff\xff.",  # a memo of 4 billion places
         b"\x80\x02cnumpy\ndtype\n(X\x0a\0\0\0V999999999tR.",
         b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",
-        b"\x80\x04" + b"(" * 1_000_000 + b"l" * 1_000_000 + b".",  # a million lists in each other
-        b"\x80\x04" + b"]" + b"\x85" * 1_000_000 + b".",
+        b"\x80\x04" + b"(" * 100_000 + b"l" * 100_000 + b".",  # a million lists in each other
+        b"\x80\x04" + b"]" + b"\x85" * 100_000 + b".",
     ],
     ids=["bytes", "bytes8", "memo", "dtype", "ndarray", "nested", "tuples"],
 )
@@ -126,7 +127,7 @@ def test_packed_as_xz_and_its_bombs(tmp_path):
     (tmp_path / "cut.xz").write_bytes((tmp_path / "set.xz").read_bytes()[:-30])
     with pytest.raises(InputError, match=r"cut.xz: .*cut short"):
         open_verification(tmp_path / "cut.xz")
-    (tmp_path / "bomb.xz").write_bytes(lzma.compress(bytes(200_000_000), preset=0))
+    (tmp_path / "bomb.xz").write_bytes(lzma.compress(bytes(20_000_000), preset=0))
     with pytest.raises(InputError, match=r"bomb.xz: .*unpacks to more than"):
         open_verification(tmp_path / "bomb.xz")
 
@@ -240,21 +241,10 @@ def small_bin(protocol):
     return stream.getvalue()
 
 
-@settings(max_examples=500, deadline=None)
-@given(
-    protocol=st.sampled_from([0, 2, 3, 4, 5]),
-    edits=st.lists(st.tuples(st.integers(0, 1000), st.binary(max_size=3), st.integers(0, 3)), min_size=1, max_size=4),
-)
-@example(protocol=4, edits=[(1000, b"", 1000)])
-def test_damaged_pickles_are_read_or_refused(tmp_path_factory, protocol, edits):
-    data = bytearray(small_bin(protocol))
-    for at, put, remove in edits:
-        at %= len(data) + 1
-        data[at : at + remove] = put
-    file = tmp_path_factory.mktemp("fuzz") / "set.bin"
-    file.write_bytes(data)
-    try:
-        assert len(open_verification(file).images) == 4
-    except InputError as refused:
-        message = str(refused)
-        assert message.startswith(str(file))
+@fuzzing.cases
+def test_damaged_pickles_are_read_or_refused(tmp_path, first, count):
+    path = tmp_path / "set.bin"
+    for protocol in (0, 2, 3, 4, 5):
+        for data in fuzzing.damaged(small_bin(protocol), first, count // 5):
+            path.write_bytes(data)
+            fuzzing.survives(path, lambda: open_verification(path))

@@ -33,7 +33,7 @@ def zip_members(path: Path) -> Iterator[Member]:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                if entry.is_dir():
+                if entry.filename.endswith("/"):
                     continue
                 if entry.flag_bits & 1:
                     raise InputError(f"{path}: {entry.filename} is encrypted; unpack the archive first.")

@@ -63,13 +63,13 @@ class RecordIOReader:
     @functools.cached_property
     def labels(self) -> np.ndarray:
         sample = np.unique(np.linspace(0, len(self) - 1, 1000).astype(np.int64))
-        for known in (self._labels_of_identities, self._labels_saved):
-            labels = known()
-            if labels is not None and np.array_equal(labels[sample], self._stored_labels(sample)):
-                return labels
+        stated = self._stored_labels(sample)
+        for known in (self._labels_of_identities(), sidecar.load_labels(self.path, len(self))):
+            if known is not None and np.array_equal(known[sample], stated):
+                return known
         rows = np.arange(len(self))
         labels = np.concatenate([self._stored_labels(rows[i : i + 65536]) for i in range(0, len(self), 65536)])
-        sidecar.save(self.path, ".labels.npy", lambda path: _save_array(path, labels))
+        sidecar.save_labels(self.path, labels)
         return labels
 
     def read(self, indices: Sequence[int]) -> list[Record]:
@@ -161,16 +161,6 @@ class RecordIOReader:
             return None
         return np.repeat(np.arange(len(starts), dtype=np.int64), (ends - starts).astype(np.int64))
 
-    def _labels_saved(self) -> np.ndarray | None:
-        file = sidecar.find(self.path, ".labels.npy")
-        if file is None:
-            return None
-        try:
-            labels = np.load(file, allow_pickle=False)
-        except (ValueError, OSError, EOFError):
-            return None
-        return labels if labels.shape == (len(self),) and labels.dtype == np.int64 else None
-
     def _stored_labels(self, rows: np.ndarray) -> np.ndarray:
         """The class that each record itself states, int64 (len(rows),)."""
         words = self._words(self._offsets[rows], 9)
@@ -200,8 +190,3 @@ def _compact(keys: np.ndarray) -> range | np.ndarray:
     if (keys[1:] - keys[:-1] == 1).all():
         return range(first, first + len(keys))
     return keys
-
-
-def _save_array(path: Path, values: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, values, allow_pickle=False)

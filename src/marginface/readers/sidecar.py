@@ -6,7 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from marginface.files import replace_file
+
+LABELS = ".labels.npy"
 
 
 def find(source: Path, suffix: str) -> Path | None:
@@ -24,6 +28,28 @@ def save(source: Path, suffix: str, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError), replace_file(candidate) as temporary:
             write(temporary)
             return
+
+
+def load_labels(source: Path, length: int) -> np.ndarray | None:
+    """The labels of a set of `length` images as `save_labels` wrote them; None if there are none, or others."""
+    file = find(source, LABELS)
+    if file is None:
+        return None
+    try:
+        labels = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None
+    return labels if labels.shape == (length,) and labels.dtype == np.int64 else None
+
+
+def save_labels(source: Path, labels: np.ndarray) -> None:
+    """Keeps int64 (N,) labels that took a pass over the whole set to find."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, labels, allow_pickle=False)
+
+    save(source, LABELS, write)
 
 
 def _places(source: Path, suffix: str) -> list[Path]:

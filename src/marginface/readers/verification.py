@@ -7,6 +7,7 @@ from marginface.errors import InputError
 from marginface.readers.base import VerificationSet
 from marginface.readers.verification_arrays import is_arrays, is_memfile, read_arrays, read_memfile
 from marginface.readers.verification_bin import is_bin, read_bin
+from marginface.readers.verification_table import is_verification_table, read_table
 
 __all__ = ["VerificationSet", "is_verification", "open_verification"]
 
@@ -15,7 +16,7 @@ def open_verification(path: str | os.PathLike[str]) -> VerificationSet:
     """The verification set at `path`, recognised by its content.
 
     A `.bin` of InsightFace, also packed as `.xz`; AdaFace's `mem_file.dat` or the folder above it; a folder with
-    `issame.txt` and an `.npy` of images.
+    `issame.txt` and an `.npy` of images; a folder saved by `datasets` with a column is_same, as CVLface has it.
 
     Raises InputError if nothing lies there, nobody understands it, or it is damaged.
     """
@@ -27,7 +28,7 @@ def open_verification(path: str | os.PathLike[str]) -> VerificationSet:
             return read(path)
     raise InputError(
         f"{path}: not a verification set; give a .bin or .xz file of InsightFace's kind, a mem_file.dat of AdaFace,"
-        f" or a folder with issame.txt and the images in an .npy file."
+        f" a folder with issame.txt and the images in an .npy file, or one of CVLface with a column is_same."
     )
 
 
@@ -36,4 +37,9 @@ def is_verification(path: Path) -> bool:
     return any(recognises(path) for recognises, _ in READERS)
 
 
-READERS = ((is_bin, read_bin), (is_memfile, read_memfile), (is_arrays, read_arrays))
+READERS = (
+    (is_bin, read_bin),
+    (is_memfile, read_memfile),
+    (is_arrays, read_arrays),
+    (is_verification_table, read_table),
+)

@@ -1,0 +1,104 @@
+"""HDF5 files with one group for each identity, read with h5py. Opened by `open_reader`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers.base import Record
+from marginface.readers.extras import load_extra
+from marginface.readers.names import PackedNames
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+LARGEST = 1 << 28  # bytes of one image as stored
+
+
+class HDF5Reader:
+    """Reads `/<identity>/.../<image>`: data sets of encoded bytes, or of RGB uint8 (H, W, 3).
+
+    Identities are in numeric order if all are numbers, else alphabetically; a key is the path in the file.
+
+    Raises InputError if the file is damaged or has fewer than two identities.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._library = load_extra("h5py", "hdf5", self.path)
+        self._process = os.getpid()
+        self._file = self._open()
+        names = _image_names(self.path, self._file, self._library)
+        identities = sorted({name.partition("/")[0] for name in names}, key=_numeric)
+        if len(identities) < 2:
+            raise InputError(
+                f"{self.path}: has {len(identities)} groups with images; expected one for each of two or more."
+            )
+        self.class_names: Sequence[str] = identities
+        self.num_classes = len(identities)
+        number = {name: label for label, name in enumerate(identities)}
+        names.sort(key=lambda name: (number[name.partition("/")[0]], name))
+        self.labels = np.array([number[name.partition("/")[0]] for name in names], dtype=np.int64)
+        self._names = PackedNames(names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        if self._process != os.getpid():  # a forked process must not share the parent's place in the file
+            self._process, self._file = os.getpid(), self._open()
+        return [self._read_one(int(index)) for index in indices]
+
+    def _read_one(self, index: int) -> Record:
+        key = self._names[index]
+        try:
+            stored = self._file[key]
+            if stored.size * stored.dtype.itemsize > LARGEST:
+                raise ValueError(f"it claims {stored.size * stored.dtype.itemsize:,} bytes")
+            image = _image(stored[()])
+        except (ValueError, OSError, RuntimeError, KeyError, TypeError, MemoryError) as error:
+            raise InputError(f"{self.path}: record {index}, {key}, is damaged: {error}.") from error
+        return Record(image, int(self.labels[index]), key)
+
+    def _open(self) -> Any:
+        try:
+            return self._library.File(self.path, "r")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{self.path}: not an HDF5 file that can be read: {error}.") from error
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether the file starts as HDF5 does."""
+    with path.open("rb") as file:
+        return file.read(8) == SIGNATURE
+
+
+def _image_names(path: Path, file: Any, library: Any) -> list[str]:
+    """Paths of the data sets that lie in some group."""
+    names: list[str] = []
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, library.Dataset) and "/" in name:
+            names.append(name)
+
+    try:
+        file.visititems(keep)  # never follows a link twice, so links in a circle are no trap
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: the groups of the file are damaged: {error}.") from error
+    return names
+
+
+def _image(stored: Any) -> bytes | np.ndarray:
+    """Encoded bytes are kept as uint8 (n,), as an opaque value, or as bytes."""
+    if isinstance(stored, bytes):
+        return stored
+    if isinstance(stored, np.void):
+        return stored.tobytes()
+    if isinstance(stored, np.ndarray) and stored.dtype == np.uint8 and stored.ndim in (1, 3):
+        return stored.tobytes() if stored.ndim == 1 else stored
+    raise ValueError("it is neither encoded bytes nor RGB uint8 (H, W, 3)")
+
+
+def _numeric(name: str) -> tuple[int, int, str]:
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)

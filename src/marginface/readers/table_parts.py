@@ -1,0 +1,148 @@
+"""Parquet row groups and Arrow batches behind one face: numbered rows, read part by part. For `table`."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers.extras import load_extra
+
+PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+LARGEST_GROUP = 1 << 28  # bytes of a Parquet row group, all of which is read for any image in it
+GROUPS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some consecutive rows of a table; `load` gives the named columns as a pyarrow Table."""
+
+    file: Path
+    rows: int
+    load: Callable[[list[str]], Any]
+
+
+class Table:
+    """All files of a table in a row. Safe to share between threads.
+
+    Raises InputError if a file is damaged or no table, here and in the methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pyarrow = load_extra("pyarrow", "parquet", path)
+        files = table_files(path)
+        self.schema = self._try(files[0], _schema, self.pyarrow, files[0])
+        self.names: list[str] = self._try(files[0], lambda: self.schema.names)
+        self.parts: list[Part] = []
+        for file in files:
+            self.parts += self._try(file, _parts, self.pyarrow, file)
+        self._starts = np.cumsum([0, *(part.rows for part in self.parts)])
+        self._kept = functools.lru_cache(maxsize=GROUPS_KEPT)(self._load)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def column(self, name: str) -> np.ndarray:
+        """A whole column, for short values such as labels; texts as objects."""
+        columns = [self._load(number, (name,))[name].to_numpy() for number in range(len(self.parts))]
+        return np.concatenate(columns) if columns else np.empty(0)
+
+    def rows(self, indices: Sequence[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The named columns of some rows as Python values, in the order of `indices`."""
+        places = np.searchsorted(self._starts, np.asarray(indices, dtype=np.int64), side="right") - 1
+        found: dict[int, dict[str, Any]] = {}
+        for number in np.unique(places).tolist():
+            columns = self._kept(number, names)
+            here = np.flatnonzero(places == number).tolist()
+            rows = [int(indices[place] - self._starts[number]) for place in here]
+            found.update(zip(here, self._try(self.parts[number].file, _cells, columns, rows, names), strict=True))
+        return [found[place] for place in range(len(indices))]
+
+    def where(self, index: int) -> str:
+        """Names a row in messages."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return f"{self.parts[number].file}: row {index - int(self._starts[number])} of part {number}"
+
+    def _load(self, number: int, names: tuple[str, ...]) -> Any:
+        part = self.parts[number]
+        columns = self._try(part.file, part.load, list(names))
+        if columns.num_rows != part.rows:
+            raise InputError(f"{part.file}: part {number} has {columns.num_rows} rows, not the {part.rows} promised.")
+        return columns
+
+    def _try(self, file: Path, action: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return action(*arguments)
+        except (self.pyarrow.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+            raise InputError(f"{file}: cannot be read as a table: {reason:.200}.") from error
+
+
+def is_table(path: Path) -> bool:
+    """Whether `path` is a Parquet or Arrow file, or a folder of them as `datasets` writes it."""
+    return bool(table_files(path))
+
+
+def table_files(path: Path) -> list[Path]:
+    """The files of the table, of several splits those of the training set."""
+    if path.is_file():
+        return [path] if _format(path) else []
+    files = [
+        file
+        for pattern in ("*.parquet", "*.arrow")
+        for file in sorted((*path.glob(pattern), *path.glob(f"*/{pattern}")))
+    ]
+    files = [file for file in files if _format(file)]
+    of_training = [file for file in files if "train" in (file.parent.name, file.name.partition("-")[0])]
+    return of_training or files
+
+
+def _format(file: Path) -> bytes | None:
+    with file.open("rb") as stream:
+        start = stream.read(6)
+    return next((magic for magic in (PARQUET, ARROW_FILE, ARROW_STREAM) if start.startswith(magic)), None)
+
+
+def _schema(pyarrow: Any, file: Path) -> Any:
+    if _format(file) == PARQUET:
+        return _parquet(file).schema_arrow
+    return _arrow(pyarrow, file).schema
+
+
+def _parts(pyarrow: Any, file: Path) -> list[Part]:
+    if _format(file) != PARQUET:
+        table = _arrow(pyarrow, file)
+        batches = [pyarrow.Table.from_batches([batch]) for batch in table.to_batches()]
+        return [Part(file, batch.num_rows, batch.select) for batch in batches]
+    parquet = _parquet(file)
+    return [_row_group(file, parquet, number) for number in range(parquet.num_row_groups)]
+
+
+def _row_group(file: Path, parquet: Any, number: int) -> Part:
+    about = parquet.metadata.row_group(number)
+    if about.total_byte_size > LARGEST_GROUP:
+        raise InputError(
+            f"{file}: row group {number} has {about.total_byte_size:,} bytes, which would be read for every image;"
+            f" write the file again with row groups of 100 to 1000 rows."
+        )
+    return Part(file, about.num_rows, lambda names: parquet.read_row_group(number, columns=names, use_threads=False))
+
+
+def _cells(columns: Any, rows: list[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{name: columns[name][row].as_py() for name in names} for row in rows]
+
+
+def _parquet(file: Path) -> Any:
+    return load_extra("pyarrow.parquet", "parquet", file).ParquetFile(file, memory_map=True)
+
+
+def _arrow(pyarrow: Any, file: Path) -> Any:
+    mapped = pyarrow.memory_map(str(file))
+    ipc = pyarrow.ipc
+    table = (ipc.open_file(mapped) if _format(file) == ARROW_FILE else ipc.open_stream(mapped)).read_all()
+    table.validate(full=True)  # offsets that point outside would crash the process
+    return table
