@@ -3,8 +3,6 @@
 Shape legend: N rows of this rank's batch, G = N·ranks rows of the global batch.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -77,8 +75,3 @@ def shard_range(num_classes: int, rank: int, size: int) -> tuple[int, int]:
     share, rest = divmod(num_classes, size)
     start = rank * share + min(rank, rest)
     return start, start + share + (rank < rest)
-
-
-def shard_ranges(num_classes: int, size: int) -> Iterator[tuple[int, int]]:
-    """`shard_range` of every rank."""
-    return (shard_range(num_classes, rank, size) for rank in range(size))
