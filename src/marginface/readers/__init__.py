@@ -4,13 +4,15 @@ import os
 from pathlib import Path
 
 from marginface.errors import InputError
-from marginface.readers.archive import ArchiveReader, is_tar, is_zip
+from marginface.readers.archive import ArchiveReader
+from marginface.readers.archive_index import is_tar, is_zip
 from marginface.readers.base import Reader, Record
 from marginface.readers.folder import FolderReader, holds_identities
 from marginface.readers.hdf5 import HDF5Reader, is_hdf5
 from marginface.readers.lists import ListReader, is_list
 from marginface.readers.lmdb_set import LMDBReader, lmdb_file
 from marginface.readers.recordio import RecordIOReader, is_recordio
+from marginface.readers.shards import ShardsReader, is_shards
 from marginface.readers.table import TableReader
 from marginface.readers.table_parts import is_table
 
@@ -18,8 +20,8 @@ __all__ = ["Reader", "Record", "open_reader"]
 
 UNDERSTOOD = (
     "a folder with one subfolder of images for each identity or a zip or tar archive of it, a RecordIO set"
-    " (train.rec), Parquet or a folder of Hugging Face datasets, HDF5, LMDB, a list of images and labels,"
-    " or synthetic:identities=500,images=20"
+    " (train.rec), Parquet or a folder of Hugging Face datasets, HDF5, LMDB, WebDataset shards, a list of images and"
+    " labels, or synthetic:identities=500,images=20"
 )
 PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5/\xfd": "unzstd"}
 
@@ -50,6 +52,8 @@ def _open_folder(path: Path) -> Reader:
         return TableReader(path)
     if lmdb_file(path):
         return LMDBReader(path)
+    if is_shards(path):
+        return ShardsReader(path)
     if holds_identities(path / "imgs"):
         return FolderReader(path / "imgs")
     return FolderReader(path)
@@ -58,6 +62,8 @@ def _open_folder(path: Path) -> Reader:
 def _open_file(path: Path) -> Reader:
     if is_recordio(path):
         return RecordIOReader(path)
+    if is_tar(path) and is_shards(path):
+        return ShardsReader(path)
     if is_zip(path) or is_tar(path):
         return ArchiveReader(path)
     if is_table(path):

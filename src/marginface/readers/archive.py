@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.archive_index import Member, tar_members, zip_content, zip_members
+from marginface.readers.archive_index import Member, is_zip, tar_members, zip_content, zip_members
 from marginface.readers.base import Record
 from marginface.readers.folder import IMAGE_SUFFIXES
 from marginface.readers.mapped import map_file
@@ -56,18 +56,6 @@ class ArchiveReader:
         except ValueError as error:
             raise InputError(f"{self.path}: record {index}, {key}, byte {offset}, is damaged: {error}.") from error
         return Record(image, int(self.labels[index]), key)
-
-
-def is_zip(path: Path) -> bool:
-    """Whether the file starts as a zip archive does."""
-    with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def is_tar(path: Path) -> bool:
-    """Whether the file starts as a tar archive does."""
-    with path.open("rb") as file:
-        return file.read(265)[257:262] == b"ustar"
 
 
 def _sorted_images(members: list[Member]) -> list[tuple[str, Member]]:

@@ -28,6 +28,18 @@ class Member:
     checksum: int = 0
 
 
+def is_zip(path: Path) -> bool:
+    """Whether the file starts as a zip archive does."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def is_tar(path: Path) -> bool:
+    """Whether the file starts as a tar archive does."""
+    with path.open("rb") as file:
+        return file.read(265)[257:262] == b"ustar"
+
+
 def zip_members(path: Path) -> Iterator[Member]:
     """The files in the directory of a zip archive."""
     try:

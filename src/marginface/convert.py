@@ -1,0 +1,242 @@
+"""Data sets to data sets: any that `readers` opens into any that they write, bytes unchanged. For the command line."""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.files import replace_file
+from marginface.protocols.pairs import make_pairs, read_pairs
+from marginface.readers import open_reader
+from marginface.readers.base import Reader, Record
+from marginface.readers.bin_writer import write_bin
+from marginface.readers.folder_writer import FolderWriter
+from marginface.readers.recordio_writer import RecordIOWriter
+from marginface.readers.shards_writer import ShardsWriter
+from marginface.readers.table_writer import TableWriter
+from marginface.readers.verification import is_verification, open_verification
+from marginface.readers.writer import Contents, Writer, encoded
+
+WRITERS: dict[str, Callable[[Path, Contents, dict[str, int]], Writer]] = {
+    "folder": FolderWriter,
+    "recordio": RecordIOWriter,
+    "parquet": TableWriter,
+    "webdataset": ShardsWriter,
+}
+TARGETS = (*WRITERS, "bin")
+TOGETHER = 256  # records read at a time
+JOURNAL = "convert.json"
+JOURNAL_EVERY = 16  # batches of TOGETHER
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which records of a set to keep.
+
+    Args:
+        subset: a file of keys, one a line, or AdaFace's line of numbers separated by commas, which count images in
+            the order of an image folder
+        min_images: leave out identities with fewer images, counted after `subset`
+        identities: keep the first so many identities
+        limit_per_identity: keep the first so many images of each
+    """
+
+    subset: str | None = None
+    min_images: int = 1
+    identities: int | None = None
+    limit_per_identity: int | None = None
+
+
+def convert(
+    source: str,
+    destination: str | os.PathLike[str],
+    to: str = "recordio",
+    selection: Selection | None = None,
+    workers: int = 2,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Writes the set `source` to the new folder `destination`; returns how many images it holds.
+
+    Images are copied byte by byte; only pixels that were never encoded become PNG. Images are ordered by label;
+    labels stay as they are unless identities are left out, which closes the gaps. Until all is written the folder
+    is called `destination.partial`; the same command goes on from there after an interruption.
+
+    to: one of "folder", "recordio", "parquet", "webdataset".
+    Raises InputError if the destination exists, or a half-written one comes from another command.
+    """
+    if to not in WRITERS:
+        raise InputError(f"--to {to}: not a format that is written; choose {', '.join(TARGETS)}.")
+    target = Path(destination)
+    if target.exists():
+        raise InputError(f"{target}: exists already; give a new folder, nothing is overwritten.")
+    reader = open_reader(source)
+    rows, contents = select(reader, selection or Selection())
+    staging = target.with_name(f"{target.name}.partial")
+    journal = _Journal(staging, _fingerprint(source, to, rows, contents))
+    writer = WRITERS[to](staging, contents, journal.state)
+    done = journal.state.get("done", 0)
+    for number, records in enumerate(_read_ahead(reader, rows[done:], contents.labels[done:], workers)):
+        writer.write(records)
+        done += len(records)
+        if number % JOURNAL_EVERY == JOURNAL_EVERY - 1:
+            journal.save(writer.state())
+        progress(done, len(rows))
+    writer.finish()
+    journal.remove()
+    os.sync()
+    staging.replace(target)
+    return len(rows)
+
+
+def convert_pairs(source: str, destination: str | os.PathLike[str], pairs: str | None = None) -> int:
+    """Writes a verification set as InsightFace's `.bin`; returns the number of pairs.
+
+    source: a stored verification set; or a labelled set, of which 10 folds of pairs are drawn; or, with `pairs`
+    the path of an LFW-style pairs.txt, the folder of its photographs. Raises InputError if the file exists.
+    """
+    target = Path(destination)
+    if target.exists():
+        raise InputError(f"{target}: exists already; give a new file, nothing is overwritten.")
+    images, issame = _pairs(source, pairs)
+    write_bin(target, images, issame)
+    return len(issame)
+
+
+def select(reader: Reader, selection: Selection) -> tuple[np.ndarray, Contents]:
+    """(rows of the reader in ascending order of label, what they are), int64."""
+    rows = np.arange(len(reader)) if selection.subset is None else _subset(reader, Path(selection.subset))
+    rows = rows[np.argsort(reader.labels[rows], kind="stable")]
+    labels = reader.labels[rows]
+    counts = np.bincount(labels, minlength=reader.num_classes)
+    kept = counts >= max(selection.min_images, 1)
+    if selection.identities is not None:
+        kept &= np.cumsum(kept) <= selection.identities
+    of_kept = kept[labels]
+    if selection.limit_per_identity is not None:
+        rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels]
+        of_kept &= rank < selection.limit_per_identity
+    rows, labels = rows[of_kept], labels[of_kept]
+    if len(rows) == 0:
+        raise InputError(
+            "Nothing is left of the set: no identity has as many images, or the subset names none of them."
+        )
+    names = getattr(reader, "class_names", None)
+    if selection == Selection():
+        return rows, Contents(labels, reader.num_classes, names)
+    new = np.cumsum(kept) - 1
+    names = None if names is None else [names[label] for label in np.flatnonzero(kept)]
+    return rows, Contents(new[labels], int(kept.sum()), names)
+
+
+def _subset(reader: Reader, file: Path) -> np.ndarray:
+    """The rows that a subset file names, ascending."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; a subset is a list of keys, one a line, or of numbers and commas.")
+    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    if "," in text.partition("\n")[0] and not set(text) - set("0123456789, \r\n"):
+        numbers = np.unique(np.array([int(word) for word in text.replace(",", " ").split()], dtype=np.int64))
+        if len(numbers) and numbers[-1] >= len(reader):
+            raise InputError(f"{file}: counts to image {numbers[-1]}, but the set has {len(reader)}.")
+        return np.sort(_folder_order(reader)[numbers])
+    wanted = {line.strip() for line in text.splitlines() if line.strip()}
+    rows = np.array([row for row, key in enumerate(_keys(reader)) if key in wanted], dtype=np.int64)
+    if len(rows) < len(wanted):
+        raise InputError(f"{file}: {len(wanted) - len(rows)} of its {len(wanted)} keys are not in the set.")
+    return rows
+
+
+def _folder_order(reader: Reader) -> np.ndarray:
+    """Rows in the order they would have as an image folder of AdaFace's: "0", "1", "10", ..., and images likewise."""
+    names = getattr(reader, "class_names", None)
+    if names is not None:
+        return np.arange(len(reader))
+    paths = [(str(label), key) for label, key in zip(reader.labels, _keys(reader), strict=True)]
+    return np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
+
+
+def _keys(reader: Reader) -> Iterator[str]:
+    for start in range(0, len(reader), TOGETHER):
+        yield from (record.key for record in reader.read(range(start, min(start + TOGETHER, len(reader)))))
+
+
+def _read_ahead(reader: Reader, rows: np.ndarray, labels: np.ndarray, workers: int) -> Iterator[list[Record]]:
+    """The records in order, with their new labels and encoded images, read on threads."""
+
+    def read(start: int) -> list[Record]:
+        part = slice(start, start + TOGETHER)
+        records = reader.read(rows[part].tolist())
+        return [
+            replace(record, image=encoded(record), label=int(label))
+            for record, label in zip(records, labels[part], strict=True)
+        ]
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="convert") as pool:
+        ahead: deque[Future[list[Record]]] = deque()
+        for start in range(0, len(rows), TOGETHER):
+            ahead.append(pool.submit(read, start))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _fingerprint(source: str, to: str, rows: np.ndarray, contents: Contents) -> str:
+    """Tells a conversion from any other, also of another selection."""
+    digest = hashlib.sha256(f"{Path(source).resolve()} {to} {contents.num_classes}".encode("utf-8", "surrogateescape"))
+    digest.update(rows.tobytes())
+    digest.update(contents.labels.tobytes())
+    return digest.hexdigest()
+
+
+class _Journal:
+    """How far a conversion came, in a file of the folder that is being written."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._file, self._fingerprint = folder / JOURNAL, fingerprint
+        self.state: dict[str, int] = {}
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            self.save({})
+            return
+        try:
+            saved: Any = json.loads(self._file.read_bytes())
+            if saved["fingerprint"] != fingerprint:
+                raise ValueError
+            self.state = saved["state"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder}: was left half-written by another conversion; go on with that command or delete the folder."
+            ) from error
+
+    def save(self, state: dict[str, int]) -> None:
+        with replace_file(self._file) as temporary:
+            temporary.write_text(json.dumps({"fingerprint": self._fingerprint, "state": state}), encoding="utf-8")
+
+    def remove(self) -> None:
+        self._file.unlink()
+
+
+def _pairs(source: str, pairs_file: str | None) -> tuple[Sequence[bytes], np.ndarray]:
+    """(2P encoded images, bool (P,)) with the folds one after the other."""
+    if pairs_file is None and Path(source).exists() and is_verification(Path(source)):
+        stored = open_verification(source)
+        return [encoded(record) for record in stored.images], stored.issame
+    if pairs_file is not None:
+        pairs = read_pairs(pairs_file, source)
+        faces = [Path(path).read_bytes() for path in pairs.images if isinstance(path, Path)]
+    else:
+        reader = open_reader(source)
+        pairs = make_pairs(reader.labels)
+        faces = [encoded(record) for record in reader.read([int(row) for row in pairs.images if isinstance(row, int)])]
+    order = np.concatenate(pairs.folds)
+    sides = np.stack([pairs.first[order], pairs.second[order]], axis=1).ravel()
+    return [faces[side] for side in sides], pairs.same[order]

@@ -1,0 +1,15 @@
+"""Writes InsightFace's verification files. Called by `convert`."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from marginface.files import replace_file
+
+
+def write_bin(path: Path, images: Sequence[bytes], issame: np.ndarray) -> None:
+    """images: 2P encoded ones, those of pair k at 2k and 2k + 1. issame: bool (P,)."""
+    with replace_file(path) as temporary, temporary.open("wb") as file:
+        pickle.dump((list(images), issame.tolist()), file, protocol=4)

@@ -1,0 +1,62 @@
+"""Writes image folders. Called by `convert`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from marginface.errors import InputError
+from marginface.readers.base import Record
+from marginface.readers.folder import IMAGE_SUFFIXES
+from marginface.readers.writer import Contents, encoded, suffix_of
+
+
+class FolderWriter:
+    """`<identity>/<image>`. Identities keep their names if these sort in the order of the labels, else numbers.
+
+    An image is called by the part of its key below the identity, or by all of its key; where that is a number
+    it gets leading zeros. So a folder read from elsewhere comes out as it was, in the same order.
+    """
+
+    def __init__(self, folder: Path, contents: Contents, state: dict[str, int]) -> None:
+        self._folder, self._done = folder, state.get("done", 0)
+        names = contents.class_names
+        ordered = names is not None and all(names[i] < names[i + 1] for i in range(len(names) - 1))
+        plain = names is not None and all(is_plain(name) for name in names)
+        self._contents = contents if ordered and plain else Contents(contents.labels, contents.num_classes, None)
+        self._original = contents
+
+    def write(self, records: Sequence[Record]) -> None:
+        for record in records:
+            image = encoded(record)
+            identity = self._contents.identity(record.label)
+            self._put(self._folder / identity / self._name(record, image), image, record.key)
+        self._done += len(records)
+
+    def state(self) -> dict[str, int]:
+        return {"done": self._done}
+
+    def finish(self) -> None:
+        pass
+
+    def _name(self, record: Record, image: bytes) -> str:
+        """The path of an image below its identity; never leads out of it."""
+        name = record.key.removeprefix(f"{self._original.identity(record.label)}/")
+        if name.isdecimal():
+            name = name.zfill(9)
+        parts = [part for part in name.replace("\\", "/").replace("\0", "").split("/") if part.strip(".")]
+        parts = [f"_{part}" if part.startswith(".") else part for part in parts] or ["_"]
+        if not parts[-1].lower().endswith(IMAGE_SUFFIXES):
+            parts[-1] += suffix_of(image)
+        return "/".join(parts)
+
+    def _put(self, path: Path, image: bytes, key: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_bytes() != image:  # the same image is one written before an interruption
+            raise InputError(f"{path}: two different images of this identity would get this name (key {key}).")
+        temporary = path.with_name(f"{path.name}.partial")
+        temporary.write_bytes(image)
+        temporary.replace(path)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name can be that of one folder, everywhere."""
+    return bool(name.strip(".")) and not name.startswith(".") and not set(name) & set('/\\\0:*?"<>|\n')

@@ -1,0 +1,75 @@
+"""WebDataset shards, as other tools write them too."""
+
+import io
+import json
+import tarfile
+
+import pytest
+
+import fuzzing
+from marginface.errors import InputError
+from marginface.readers import open_reader
+from marginface.readers.shards import ShardsReader
+
+
+def write(path, samples, layout=tarfile.USTAR_FORMAT):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=layout) as archive:
+        for name, content in samples:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def sample(number, label, **about):
+    parts = [(f"d/{number:04d}.jpg", b"image %d" % number), (f"d/{number:04d}.cls", b"%d\n" % label)]
+    return parts + ([(f"d/{number:04d}.json", json.dumps(about).encode())] if about else [])
+
+
+def test_shards_in_their_order(tmp_path):
+    write(tmp_path / "train-000001.tar", [*sample(3, 1), *sample(4, 0)], tarfile.PAX_FORMAT)
+    write(tmp_path / "train-000000.tar", [*sample(0, 5), *sample(1, 0)[::-1], ("d/0002.txt", b"no image")])
+    write(tmp_path / "val-000000.tar", sample(9, 9))
+    reader = open_reader(tmp_path)
+    assert isinstance(reader, ShardsReader)
+    assert reader.num_classes == 6
+    records = reader.read(range(4))
+    assert [(r.image, r.label) for r in records] == [(b"image 0", 5), (b"image 1", 0), (b"image 3", 1), (b"image 4", 0)]
+    assert len({record.key for record in records}) == 4
+    assert reader.class_names is None
+
+
+def test_what_convert_writes_beside_the_images(tmp_path):
+    samples = sample(0, 0, key="tom/1.jpg", identity="tom", num_classes=3) + sample(
+        1, 2, key="zoe/1.jpg", identity="zoe"
+    )
+    reader = open_reader(write(tmp_path / "a.tar", samples))
+    assert [record.key for record in reader.read([0, 1])] == ["tom/1.jpg", "zoe/1.jpg"]
+    assert (reader.num_classes, list(reader.class_names)) == (3, ["tom", "1", "zoe"])
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([*sample(0, 0), ("d/0001.jpg", b"x")], r"sample d/0001, byte \d+, cannot be used: it has no .cls"),
+        (
+            [*sample(0, 0), ("d/0001.jpg", b"x"), ("d/0001.cls", b"tom")],
+            "sample d/0001, .* cannot be used: invalid lit",
+        ),
+        (sample(0, -1), "its class number is -1"),
+        ([("d/1.cls", b"1")], "its shards hold no images"),
+    ],
+)
+def test_shards_that_cannot_be_used(tmp_path, samples, message):
+    with pytest.raises(InputError, match=message):
+        open_reader(write(tmp_path / "a.tar", samples))
+
+
+@fuzzing.cases
+def test_damaged_shards_are_read_or_refused(tmp_path, first, count):
+    samples = sample(0, 0, key="a", identity="x", num_classes=2) + sample(1, 1, key="b", identity="y", num_classes=2)
+    path = write(tmp_path / "a.tar", samples)
+    for data in fuzzing.damaged(path.read_bytes()[:5120], first, count):
+        path.write_bytes(data)
+        fuzzing.survives(path, lambda: [open_reader(path).read([i]) for i in range(len(open_reader(path)))])
