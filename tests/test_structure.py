@@ -11,7 +11,7 @@ FLOORS = {
     "errors": 0, "files": 0,
     "margins": 1, "backbones": 1, "readers": 1, "faces": 1, "metrics": 1,
     "embedder": 2, "protocols": 2, "softmax": 2, "loading": 2, "report": 2,
-    "evaluate": 3, "convert": 3, "inspect": 3, "weights": 3,
+    "align": 3, "evaluate": 3, "convert": 3, "inspect": 3, "weights": 3,
     "training": 4,
     "cli": 5,
     "__main__": 6,

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from marginface.align import align_faces, read_names
 from marginface.backbones import list_backbones
 from marginface.embedder import Embedder, default_device
 from marginface.errors import InputError
 from marginface.evaluate import UNDERSTOOD, baselines, embed_folder, measure, open_benchmark, publish
 from marginface.margins import list_margins, margin_parameters
+from marginface.readers import open_reader
 from marginface.report import print_table
 from marginface.training.config import Config, recipe_or_file, recipe_rows
 from marginface.training.signals import Stopped
@@ -171,6 +174,31 @@ def _embed(options: Namespace, command: str) -> None:
     Console().print(f"{count} embeddings in {options.output}", highlight=False)
 
 
+def _align_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=str, help="a list of photographs with five points each, such as lfw_landmark.txt"
+    )
+    parser.add_argument("folder", type=str, help="where the aligned faces go, a folder a person")
+    parser.add_argument("--size", type=int, default=112, help="side of the square faces in pixels")
+    parser.add_argument("--people", type=str, default="", help="only the people named in this file, one a line")
+
+
+def _align(options: Namespace, command: str) -> None:
+    people = read_names(options.people) if options.people else None
+    with Progress(console=Console()) as bar:
+        task = bar.add_task("aligning")
+        done = align_faces(
+            open_reader(options.source),
+            options.folder,
+            options.size,
+            people,
+            lambda count, total: bar.update(task, completed=count, total=total),
+        )
+    Console().print(f"{done.written} faces in {options.folder}, {done.kept} were there already", highlight=False)
+    for key, reason in done.refused.items():
+        Console(stderr=True).print(f"left out: {key}: {reason}", highlight=False)
+
+
 def _recipes(options: Namespace, command: str) -> None:
     table = Table("recipe", "data | backbone | margin", "expect", title="marginface train --config RECIPE")
     for name, content in recipe_rows():
@@ -201,6 +229,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Handler, str]] = {
     ),
     "evaluate": (_evaluate_options, _evaluate, "measure a model on people it never saw: table, JSON, HTML report"),
     "embed": (_embed_options, _embed, "turn a folder of aligned faces into embeddings"),
+    "align": (_align_options, _align, "turn photographs with five points a face into aligned faces"),
     "recipes": (_nothing, _recipes, "list the recipes, each a run of a published system"),
     "backbones": (_nothing, _backbones, "list the networks"),
     "margins": (_nothing, _margins, "list the margins and their parameters"),

@@ -9,8 +9,10 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replace_file(path: str | os.PathLike[str], durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it becomes `path`, on any error it is removed.
+
+    durable: wait until the disk has it; not worth it for one of thousands of files that can be made again.
 
     >>> with replace_file("metrics.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
@@ -22,12 +24,14 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(target.parent)
+    if durable:
+        _sync(target.parent)
 
 
 @contextlib.contextmanager

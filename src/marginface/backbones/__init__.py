@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from marginface.backbones.blocks import Backbone
+from marginface.backbones.gradient import GradientNet
 from marginface.backbones.ir import IR
 from marginface.backbones.iresnet import IResNet
 from marginface.backbones.mobilefacenet import MobileFaceNet
@@ -42,6 +43,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "sphere36": partial(Sphere, blocks=(2, 4, 8, 2)),
     "sphere64": partial(Sphere, blocks=(3, 8, 16, 3)),
     "small": SmallBackbone,
+    "gradient": GradientNet,
     # a new backbone is one line here
 }
 
