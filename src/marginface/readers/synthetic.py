@@ -37,11 +37,13 @@ class SyntheticFaces:
     def __init__(
         self, identities: int, images_per_identity: int, seed: int = 0, first_identity: int = 0, size: int = 112
     ) -> None:
-        if identities < 1 or images_per_identity < 1 or first_identity < 0:
+        if identities < 1 or images_per_identity < 1:
             raise InputError(
-                f"Synthetic faces need identities and images_per_identity of at least 1 and first_identity of at least "
-                f"0, not {identities}, {images_per_identity} and {first_identity}."
+                f"Synthetic faces need at least 1 of identities and images_per_identity, not {identities} and"
+                f" {images_per_identity}."
             )
+        if seed < 0 or first_identity < 0:
+            raise InputError(f"Synthetic faces need seed and first_identity from 0 on, not {seed}, {first_identity}.")
         if not 32 <= size <= 512:
             raise InputError(f"Synthetic faces are drawn 32 to 512 pixels wide, not {size}.")
         self.images_per_identity = images_per_identity
@@ -55,8 +57,8 @@ class SyntheticFaces:
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records at `indices`, in that order; long requests are shared among threads."""
         chosen = np.asarray(indices, np.int64).reshape(-1)
-        if len(chosen) and not (chosen.min() >= 0 and chosen.max() < len(self)):
-            raise InputError(f"Synthetic faces have no record {chosen.max()}: there are {len(self)}.")
+        for index in chosen[(chosen < 0) | (chosen >= len(self))]:
+            raise InputError(f"Synthetic faces have no record {index}: they are numbered 0 to {len(self) - 1}.")
         parts = [chosen[start : start + _TOGETHER] for start in range(0, len(chosen), _TOGETHER)]
         if len(parts) < 2:
             return [record for part in parts for record in self._render(part)]

@@ -27,9 +27,13 @@ def light(scene: Scene, head: Array, hair: Array) -> None:
     right, down = np.zeros_like(depth), np.zeros_like(depth)
     np.subtract(depth[:, :, 2:], depth[:, :, :-2], out=right[:, :, 1:-1])
     np.subtract(depth[:, 2:], depth[:, :-2], out=down[:, 1:-1])
-    right = np.clip(right * (0.5 * scene.px), -1.8, 1.8)
-    down = np.clip(down * (0.5 * scene.px), -1.8, 1.8)
-    steep = 1 / np.sqrt(1 + right * right + down * down)
+    for slope in (right, down):
+        slope *= 0.5 * scene.px
+        np.clip(slope, -1.8, 1.8, out=slope)
+    steep = right * right
+    steep += down * down
+    steep += 1
+    steep = 1 / np.sqrt(steep, out=steep)
     far = 1 / np.sqrt(t["light_x"] ** 2 + t["light_y"] ** 2 + t["light_z"] ** 2)
     x, y, z = t["light_x"] * far, t["light_y"] * far, t["light_z"] * far
     facing = (z - right * x - down * y) * steep
@@ -60,11 +64,10 @@ def develop(scene: Scene) -> Array:
     """Exposure, white balance, gamma, blur and noise: linear canvas to RGB uint8 (B, H, W, 3)."""
     t, pictures = scene.t, scene.canvas
     balance = np.concatenate([1 + t["warm_n"], 1 + t["tint_n"], 1 - t["warm_n"]], axis=1)[..., None]
-    pictures *= balance * np.exp(2 * t["exposure_n"])[:, None]
-    np.sqrt(np.clip(pictures, 0, 1.2, out=pictures), out=pictures)
+    pictures *= 255**2 * balance * np.exp(2 * t["exposure_n"])[:, None]
+    np.sqrt(np.clip(pictures, 0, 1.2 * 255**2, out=pictures), out=pictures)
     for i in np.flatnonzero(t["grey"] > 0):
         pictures[i] += t["grey"][i] * (pictures[i].mean(axis=0) - pictures[i])
-    pictures *= 255
     pictures += 255 * t["haze"][:, None] + 0.5
     size = pictures.shape[-1]
     out = np.empty((len(pictures), size, size, 3), np.uint8)
@@ -73,7 +76,7 @@ def develop(scene: Scene) -> Array:
         if shot["blur"] > 0.3:
             image = cv2.GaussianBlur(image, (0, 0), float(shot["blur"][0, 0]) * size / 112)
         image += _grain(size, shot["noise_x"][0, 0], shot["noise_y"][0, 0]) * (255 * shot["noise"][0, 0])
-        target[:] = np.clip(image, 0, 255)
+        target[:] = np.clip(image, 0, 255, out=image)
     return out
 
 

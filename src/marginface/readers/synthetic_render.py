@@ -22,7 +22,7 @@ _FRAMES = np.array(
 def render(traits: Traits, size: int) -> tuple[Array, Array]:
     """RGB uint8 (B, size, size, 3) photographs and their float32 (B, 5, 2) points in pixels."""
     t = traits
-    scene, points = compose(t, size)
+    scene, points = compose(traits, size)
     strands = _strands(scene)
     background(scene)
     _body(scene)
@@ -36,13 +36,13 @@ def render(traits: Traits, size: int) -> tuple[Array, Array]:
         scene.within(partial(_mole, name=mole), mole, 0.08, 0.08, t[mole] > 0.008)
     scene.within(_freckles, "nose", 0.42, 0.74, t["freckles"] > 0)
     scene.within(_forehead, "brow", 0.28, 0.60, t["wrinkle"] > 0)
-    scene.within(_beard, "mouth", 0.56, 0.96, t["beard"] + t["moustache"] > 0)
-    scene.within(_nose, "nose", 0.42, 0.48)
-    scene.within(_mouth, "mouth", 0.38, 0.60)
-    scene.within(_eyes, "eyes", 0.44, 0.80)
+    scene.within(_beard, "mouth", 0.64, 1.0, t["beard"] + t["moustache"] > 0)
+    scene.within(_nose, "nose", 0.39, 0.42)
+    scene.within(_mouth, "mouth", 0.34, 0.52)
+    scene.within(_eyes, "eyes", 0.40, 0.76)
     scene.paint(hair, t["hair_rgb"], strands)
     light(scene, np.maximum(face, hair), hair)
-    scene.within(_glasses, "eyes", 0.46, 0.98, t["wears_glasses"])
+    scene.within(_glasses, "eyes", 0.54, 1.0, t["wears_glasses"])
     block(scene)
     return develop(scene), points
 
@@ -83,7 +83,7 @@ def _strands(scene: Scene) -> Array:
     fan = (scene.u - t["hair_part"] * 0.8) / (scene.v + 3.4)
     wave = t["hair_curl"] * np.sin(scene.v * 6 + t["strand"])
     fine = np.sin(fan * 83 + 2.5 * np.sin(fan * 19 + wave)) + np.sin(fan * 211 - 3 * wave)
-    strands: Array = 1 + (0.13 * (1 - t["hat"])) * fine
+    strands: Array = 1 + (0.13 * (1 - t["wears_hat"])) * fine
     return strands
 
 
@@ -104,19 +104,14 @@ def _hair_mask(scene: Scene, strands: Array) -> Array:
     """The hair of the head: inside the outline of skull and volume, outside the opening for the face."""
     t, x, y = scene.t, scene.x, scene.y
     rough = 0.25 * (strands - 1)
-    fringe = 0.4 * positive((t["fringe"] - 0.6) / 0.4) * (1 - t["hat"]) * (1 - t["bald"])
+    fringe = 0.4 * positive((t["fringe"] - 0.6) / 0.4) * (1 - t["wears_hat"]) * (1 - t["bald"])
     line = t["hair_line"] - 0.8 * t["bald"] + fringe
     line = line + 0.5 * fringe * np.sin(x * (2 + 2 * t["hair_curl"]) + t["hair_part"] * 5)
     height = np.clip(y - (t["hair_part"] * 0.45) * x + rough - 0.5, -np.inf, 0) / (0.5 - line)
     width = x / t["hair_round"]
     opening = np.sqrt(width * width + height * height) - 1
-    outline = (
-        1
-        + t["hair_volume"] * (1 - 0.85 * t["bald"])
-        - scene.rho
-        + 0.5 * rough
-        - (0.25 * t["hair_volume"]) * positive(scene.v)
-    )
+    outline = 1 + t["hair_volume"] * (1 - 0.85 * t["bald"]) - scene.rho + 0.5 * rough
+    outline -= (0.25 * t["hair_volume"]) * positive(scene.v)
     end = (-0.25 + 1.1 * t["hair_length"] + 6 * positive(t["hair_length"] - 0.25)) - y + rough
     crown = (y + 0.35) * 0.12 + 3 * (1 - t["bald"])
     return scene.soft(np.minimum(np.minimum(opening * 0.8, outline), np.minimum(end * 0.35, crown)))

@@ -118,9 +118,22 @@ class Pose:
         """Surface x and y, rho and depth of what is seen at (u, v); beyond the silhouette they go on smoothly."""
         sy, cy, sp, cp = self.turn
         u = u / _girth(self.t, v)
-        rho = np.sqrt(np.clip(u * (self.uu * u + 2 * self.uv * v) + self.vv * v * v, 1e-6, np.inf))
-        depth = np.sqrt(np.clip(1 - rho * rho, 0, 1) / self.ww) - u * (self.wu / self.ww) - v * (self.wv / self.ww)
-        return cy * u - sy * depth, cp * v + sp * (sy * u + cy * depth), rho, depth
+        square = self.uu * u
+        square += (2 * self.uv) * v
+        square *= u
+        square += self.vv * v * v
+        depth = np.clip(1 - square, 0, 1)
+        depth /= self.ww
+        np.sqrt(depth, out=depth)
+        depth -= u * (self.wu / self.ww)
+        depth -= v * (self.wv / self.ww)
+        y = sy * u
+        y += cy * depth
+        y *= sp
+        y += cp * v
+        u *= cy
+        u -= sy * depth
+        return u, y, np.sqrt(np.clip(square, 1e-6, np.inf)), depth
 
 
 def compose(t: Traits, size: int) -> tuple[Scene, Array]:
@@ -187,8 +200,14 @@ def mouth_curve(t: Traits) -> Array:
 
 def _girth(t: Traits, v: Array) -> Array:
     """How much wider than the ellipsoid the head is at this height: the jaw, the chin and the temples."""
-    low, high = np.clip(v * 0.55, 0, 1.2), np.clip(v * -0.55, 0, 1.2)
-    girth: Array = 1 + low * low * (3 * t["jaw"] - low * (2 * t["jaw"] - t["chin"] * low)) + t["temple"] * high * high
+    at = np.clip(v * 0.55, -1.2, 1.2)
+    girth: Array = at * (0.5 * t["chin"])
+    girth += 0.5 * (t["jaw"] - t["temple"] + t["chin"])
+    girth *= at
+    girth += 0.5 * (t["jaw"] + t["temple"])
+    girth *= at
+    girth *= at
+    girth += 1
     return girth
 
 

@@ -234,7 +234,7 @@ def _photographed(person: Draws, photo: Draws) -> Draws:
             "hair_line": np.where(hat, -0.72, np.minimum(person["hair_line"] + photo["style_line"], -0.74)),
             "hair_volume": np.maximum(person["hair_volume"] + photo["style_volume"], 0.03),
             "hair_rgb": hair,
-            "hat": hat.astype(np.float32),
+            "wears_hat": hat.astype(np.float32),
             "bald": person["bald"] * ~hat,
             "eye_lid": np.where(photo["blink"] < 0.03, 0.12, np.clip(photo["lid_n"], 0.5, 1.25)),
             "beard": person["beard"] * (0.75 + 0.25 * photo["stubble"]),
