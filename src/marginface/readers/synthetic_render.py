@@ -156,7 +156,7 @@ def _beard(scene: Scene) -> None:
     cheek_line = t["nose_y"] + 0.10 + 0.42 * positive(1 - across * 1.15) - 0.55 * positive(across - 0.72)
     clear = np.sqrt((x / (t["mouth_width"] * 1.05)) ** 2 + ((y - mouth - 0.02) / 0.19) ** 2) - 1
     rough = 0.04 * np.sin(x * 31 + y * 13) + 0.03 * np.sin(x * 17 - y * 29)
-    beard = np.clip(np.minimum(y - cheek_line, clear * 0.2) * 7 + rough * 8, 0, 1) * t["beard"]
+    beard = np.clip(np.minimum(y - cheek_line, clear * 0.2) * 7 + rough * 5, 0, 1) * t["beard"]
     beard *= np.clip((1 - scene.rho) * 20, 0, 1)
     flat = (x / (t["mouth_width"] * 0.98)) ** 2
     lip_line = (y - mouth + 0.16 - 0.10 * across) / 0.085
