@@ -175,7 +175,7 @@ def _uniform(indices: np.ndarray, epoch: int, seed: int, count: int) -> Draws:
     state = _hash(np.full(1, seed % 2**64, np.uint64))
     for value in (np.full(1, epoch, np.uint64), indices.astype(np.uint64)[:, None], np.arange(count, dtype=np.uint64)):
         state = _hash(state + value)
-    return (state >> 11) * 2.0**-53
+    return np.asarray((state >> 11) * 2.0**-53)
 
 
 def _hash(x: np.ndarray) -> np.ndarray:
@@ -183,4 +183,5 @@ def _hash(x: np.ndarray) -> np.ndarray:
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> 27)) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> 31)
+    mixed: np.ndarray = x ^ (x >> 31)
+    return mixed
