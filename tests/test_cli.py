@@ -21,6 +21,12 @@ def run(*words: str) -> int:
     return int(end.value.code or 0)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command leaves behind by default is left in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Configurations that would have been trained."""
@@ -65,7 +71,7 @@ def test_print_config_prints_what_gives_the_same_run(
         (["--data.batchsize=3"], r"no --data\.batchsize; did you mean --data\.batch_size.*data\.workers"),
         (["--optim.foo", "3"], r"no --optim\.foo; .*optim\.lr"),
         (["--nonsense", "3"], r"no --nonsense; .*margin"),
-        (["--data.batch_size=many"], r'data\.batch_size.*Expected a.*int.*many'),
+        (["--data.batch_size=many"], r"data\.batch_size.*Expected a.*int.*many"),
         (["--config=nowhere.yaml"], r"nowhere\.yaml: neither a file nor a recipe; the recipes are .*quickstart"),
         (["--data.workers=0"], r"data\.workers is 0"),
         (["--resume=nowhere"], r"nowhere"),
@@ -76,9 +82,8 @@ def test_print_config_prints_what_gives_the_same_run(
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     assert run("train", *words) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
@@ -100,15 +105,15 @@ def test_every_recipe_is_a_valid_configuration_with_its_line(started: list[Confi
         assert config.expect
 
 
-def test_train_evaluate_embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_train_evaluate_embed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     people = write_people(tmp_path / "people")
     words = ["train", f"--data.train={people}", f"--data.val=[{people}]", "--data.batch_size=16", *TINY]
     cli.main([*words, "--name=a"])
     run_folder = tmp_path / "runs" / "a"
     files = {path.name for path in run_folder.iterdir()}
     assert files == {
-        "checkpoints", "config.yaml", "metrics.csv", "metrics.json", "model", "report.html", "samples.png", "tensorboard"
+        "checkpoints", "config.yaml", "metrics.csv", "metrics.json", "model", "report.html", "samples.png",
+        "tensorboard",
     }  # fmt: skip
     results = json.loads((run_folder / "metrics.json").read_text())["results"]
     assert [row["model"] for row in results] == ["pixels", "untrained network", "trained network"]
@@ -134,7 +139,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, capsys: pytest.
     words = [f"--data.train={people}", "--data.val=[]", "--data.batch_size=16", f"--output={tmp_path / 'runs'}", *TINY]
     assert run("train", *words, "--optim.lr=1e38", "--optim.warmup_epochs=0", "--optim.clip_norm=0") == 2
     error = capsys.readouterr().err
-    assert re.search(r"not finite at step \d+; .*the batch began with p\d\d/p\d\d_\d{4}\.jpg.*--optim\.lr", error), error
+    assert re.search(r"not finite at step \d+; .*the batch began with p\d\d/p\d\d_\d{4}\.jpg.*--optim\.lr", error), (
+        error
+    )
 
 
 def test_lists_print(capsys: pytest.CaptureFixture[str]) -> None:

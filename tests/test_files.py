@@ -7,6 +7,18 @@ import pytest
 from marginface.files import replace_file, replace_folder
 
 
+def fail_half_way(target: Path) -> None:
+    with replace_file(target) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+
+def fail_half_way_in_folder(target: Path) -> None:
+    with replace_folder(target) as temporary:
+        (temporary / "new").write_text("new")
+        raise OSError("disk full")
+
+
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     with replace_file(tmp_path / "deep" / "a.txt") as temporary:
         temporary.write_text("new")
@@ -17,9 +29,8 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(OSError, match="full"), replace_file(target) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="full"):
+        fail_half_way(target)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert target.read_text() == "old"
 
@@ -38,9 +49,8 @@ def test_a_failure_leaves_the_old_folder_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.mkdir()
     (target / "old").write_text("old")
-    with pytest.raises(OSError, match="full"), replace_folder(target) as temporary:
-        (temporary / "new").write_text("new")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="full"):
+        fail_half_way_in_folder(target)
     assert [path.name for path in target.iterdir()] == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

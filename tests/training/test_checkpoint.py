@@ -28,7 +28,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match="the disk is full; the earlier checkpoint there is intact"):
         checkpoint.save_checkpoint(path, {"step": 2, "w": torch.zeros(1 << 20)})
     assert checkpoint.load_checkpoint(path)["step"] == 1
-    assert os.listdir(tmp_path) == ["last.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ class OrientedGradients(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         # bf16 would round away most of the difference between neighbouring pixels
         with torch.autocast(images.device.type, enabled=False):
-            red, green, blue = images.to(self.directions.dtype).split(1, dim=1)
-            grey = ((0.299 * red + 0.587 * green + 0.114 * blue) / 2).contiguous()
+            rgb = images.to(self.directions.dtype)
+            grey = ((0.299 * rgb[:, :1] + 0.587 * rgb[:, 1:2] + 0.114 * rgb[:, 2:]) / 2).contiguous()
             levels = []
             for cell in LEVELS:
                 grey = _smooth(grey, (1, 4, 6, 4, 1))
@@ -62,7 +62,7 @@ def _smooth(x: Tensor, weights: tuple[int, ...]) -> Tensor:
 
 def _without_contrast(cells: Tensor) -> Tensor:
     """Each level's directions divided by their energy in the 5×5 surroundings; square root."""
-    by_level = cells.unflatten(1, (len(LEVELS), ORIENTATIONS))
+    by_level = cells.reshape(len(cells), len(LEVELS), ORIENTATIONS, *cells.shape[2:])
     energy = F.avg_pool2d(F.pad(by_level.square().sum(2), (2,) * 4, mode="replicate"), 5, 1).sqrt()
     return (by_level / (energy.unsqueeze(2) + 0.003) + 1e-6).sqrt().flatten(1, 2)
 

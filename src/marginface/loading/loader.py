@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -85,7 +85,7 @@ class Loader:
         self._mine = slice(rank * share, (rank + 1) * share)
         self._cache = _Cache(len(reader), config.size) if config.cache else None
 
-    def start(self, step: int) -> Iterator[Batch]:
+    def start(self, step: int) -> Generator[Batch, None, None]:
         """Batches of `step`, step + 1, ... without end. Raises InputError once too many images are unreadable."""
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="loader") as pool:
             ahead: deque[Future[Batch]] = deque()
@@ -109,6 +109,12 @@ class Loader:
         images, indices = images[good], indices[good]
         images = augment(images, indices, epoch, self.seed, self.config.augment)
         return Batch(images, self.reader.labels[indices], indices, unreadable)
+
+    def plain(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels at `indices` without random changes, less those that cannot be read."""
+        images, unreadable = self._decoded(indices)
+        good = np.array([int(i) not in unreadable for i in indices], bool)
+        return images[good], self.reader.labels[indices[good]]
 
     def key(self, index: int) -> str:
         """The name of a record, for messages."""

@@ -188,7 +188,8 @@ def _quoted(line: bytes) -> bytes:
     """The text protocol's 'bytes', with backslashes."""
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
         raise ValueError("a string without quotes")
-    return codecs.escape_decode(line[1:-1])[0]  # type: ignore[attr-defined,no-any-return]
+    text: bytes = codecs.escape_decode(line[1:-1])[0]
+    return text
 
 
 OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {

@@ -101,7 +101,8 @@ def _configured_shape(conf: Path) -> tuple[int, ...]:
 def _load(file: Path) -> np.ndarray:
     """A mapped array; never unpickles."""
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+        return array
     except FileNotFoundError as error:
         raise InputError(f"{file}: missing; it says which pairs are the same person.") from error
     except (ValueError, OSError, EOFError, OverflowError, SyntaxError, TypeError) as error:

@@ -59,6 +59,8 @@ class LoopConfig:
         eval_every: steps between evaluations; 0 = only at the end
         checkpoint_every: steps between checkpoints to resume from; 0 = only at the end
         accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
+        refit: for small sets: at the end, refit the embedding layer by linear discriminant analysis with this
+            shrinkage, such as 0.05; 0 = off
     """
 
     epochs: float = 10.0
@@ -66,10 +68,13 @@ class LoopConfig:
     eval_every: int = 0
     checkpoint_every: int = 500
     accumulate: int = 1
+    refit: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs <= 0:
             raise InputError(f"train.epochs is {self.epochs}: give a number above 0")
+        if not 0 <= self.refit <= 1:
+            raise InputError(f"train.refit is {self.refit}: give a shrinkage from 0 (off) to 1")
         if self.accumulate < 1 or self.log_every < 1:
             raise InputError("train.accumulate and train.log_every must be 1 or more")
 

@@ -1,18 +1,21 @@
 """What a finished run leaves: the model, metrics.json and report.html. Called when the last step is done."""
 
-import cv2
 from rich.console import Console
 
 from marginface.evaluate import baselines, measure, publish
 from marginface.report import print_table
 from marginface.training.loop import Trainer
 from marginface.training.monitor import read_metrics
+from marginface.training.refit import refit_embedding
 from marginface.training.run import Run
+from marginface.training.samples import read_png
 
 
 def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
     """Saves the model, evaluates it beside raw pixels and the untrained network, and writes both reports."""
     model, config = trainer.model, trainer.config
+    if config.train.refit:
+        refit_embedding(model.backbone, trainer.plain_batches, len(trainer.loader.reader), config.train.refit)
     model.notes["trained_by"] = command
     results = []
     for benchmark in trainer.benchmarks:
@@ -28,7 +31,7 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
         json_file=run.metrics_json,
         report_file=run.report,
         training=read_metrics(run.metrics_csv),
-        samples=cv2.cvtColor(cv2.imread(str(run.samples)), cv2.COLOR_BGR2RGB),
+        samples=read_png(run.samples),
     )
     if results:
         print_table(results, console)

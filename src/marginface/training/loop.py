@@ -2,13 +2,15 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from marginface.backbones.preprocess import normalise
 from marginface.embedder import Embedder, Preprocessing
@@ -42,11 +44,13 @@ class Trainer:
         options = {**asdict(config.softmax), "seed": config.seed, "process_group": group}
         head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **options)
         self.head = head.to(fabric.device)
-        backbone = self.embedder.backbone.to(fabric.device, memory_format=torch.channels_last)
+        backbone = self.embedder.backbone.to(fabric.device)
+        backbone.to(memory_format=torch.channels_last)
         optimizer = create_optimizer([backbone, head], config.optim)
         self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
-        self.optimizer = fabric.setup_optimizers(optimizer)
-        self.backbone = fabric.setup_module(torch.compile(backbone) if config.trainer.compile else backbone)
+        # compiled for training only: evaluation would pay for a second compilation
+        trained = cast(nn.Module, torch.compile(backbone)) if config.trainer.compile else backbone
+        self.backbone, self.optimizer = fabric.setup(trained, optimizer)
         self.step, self.best = 0, -math.inf
         self.steps_per_epoch = self.loader.batches.per_epoch
         self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
@@ -185,7 +189,7 @@ class Trainer:
         """Takes up checkpoints/last.pt. Raises InputError when it belongs to another architecture."""
         path = run.last
         state = load_checkpoint(path)
-        restore(self.embedder.backbone, state["backbone"], f"backbone than {self.config.model.backbone}", path)
+        restore(self.embedder.backbone, state["backbone"], "backbone", path)
         restore(self.head, state["head"], "head", path)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -193,6 +197,12 @@ class Trainer:
             self.average.updates = state["average_updates"]
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.best = state["step"], state["best"]
+
+    def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole training set in its order, as the network takes it, without random changes."""
+        for indices in np.array_split(np.arange(len(self.loader.reader)), math.ceil(len(self.loader.reader) / 64)):
+            images, labels = self.loader.plain(indices)
+            yield normalise(self.fabric.to_device(torch.from_numpy(images))), torch.from_numpy(labels)
 
     def _state(self) -> dict[str, Any]:
         return {

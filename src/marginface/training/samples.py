@@ -21,7 +21,8 @@ def _people(loader: Loader) -> np.ndarray:
     counts = np.bincount(loader.reader.labels)
     several = np.flatnonzero(counts > 1)
     people = several if len(several) else np.flatnonzero(counts)
-    return people[np.linspace(0, len(people) - 1, min(ROWS, len(people))).astype(int)]
+    shown: np.ndarray = people[np.linspace(0, len(people) - 1, min(ROWS, len(people))).astype(int)]
+    return shown
 
 
 def _row(loader: Loader, indices: np.ndarray) -> np.ndarray:
@@ -42,3 +43,9 @@ def write_png(path: Path, image: np.ndarray) -> None:
     assert encoded
     with replace_file(path) as temporary:
         temporary.write_bytes(data.tobytes())
+
+
+def read_png(path: Path) -> np.ndarray | None:
+    """RGB uint8 (H, W, 3), or None where there is no picture."""
+    image = cv2.imread(str(path))
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
