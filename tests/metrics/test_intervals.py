@@ -70,7 +70,7 @@ def test_without_errors_the_rule_of_three_bounds_the_interval() -> None:
 def test_intervals_cover_the_truth_when_people_differ() -> None:
     """Each person has an own shift: drawing people covers the true rate about 95 % of the time."""
     covered = 0
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         shift = rng.normal(size=60)
         person = np.repeat(np.arange(60), 10)
@@ -80,6 +80,6 @@ def test_intervals_cover_the_truth_when_people_differ() -> None:
         scores, same = np.concatenate([genuine, impostor]), np.arange(1200) < 600
         subjects = np.concatenate([person, person]), np.concatenate([person, other])
         correct = np.concatenate([genuine > 0, impostor < 0])
-        bounds = verification_intervals(scores, same, correct, subjects, replicates=300, seed=seed).accuracy
+        bounds = verification_intervals(scores, same, correct, subjects, replicates=150, seed=seed).accuracy
         covered += bounds.low <= 0.75 <= bounds.high  # genuine > 0 half the time, impostors always right
-    assert covered >= 51
+    assert covered >= 33

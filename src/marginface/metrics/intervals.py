@@ -25,11 +25,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class VerificationIntervals:
-    """Intervals of the headline figures. `by` names what was drawn: "subject" or "pair"."""
+    """Intervals of the headline figures, None where not asked for. `by` names what was drawn: "subject" or "pair"."""
 
-    accuracy: Interval
-    auc: Interval
-    eer: Interval
+    accuracy: Interval | None
+    auc: Interval | None
+    eer: Interval | None
     tar: dict[float, Interval]
     by: str
     units: int
@@ -88,7 +88,7 @@ def verification_intervals(
     table = np.concatenate(rows)
     table = table[np.all(np.isfinite(table), axis=1)]  # a replicate may hold one kind of pair only
     units = len(scores) if subjects is None else 1 + int(max(subjects[0].max(), subjects[1].max()))
-    bounds = [_percentiles(column, units) for column in table.T]
+    bounds = [percentile_interval(column, units) for column in table.T]
     return VerificationIntervals(
         accuracy=bounds[0],
         auc=bounds[1],
@@ -98,6 +98,23 @@ def verification_intervals(
         units=units,
         replicates=replicates,
     )
+
+
+def mean_interval(values: np.ndarray, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -> Interval:
+    """Interval of the mean of `values` (n,), whole clusters drawn; clusters: int (n,), such as the person of each.
+
+    For rates whose threshold stays as it is: `values` then are 0 and 1.
+    """
+    _, number = np.unique(clusters, return_inverse=True)
+    sums, sizes = np.bincount(number, values), np.bincount(number).astype(np.float64)
+    units = len(sums)
+    rng = np.random.default_rng(seed)
+    step = max(1, BLOCK // units)
+    means = []
+    for start in range(0, replicates, step):
+        drawn = rng.integers(units, size=(min(step, replicates - start), units))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    return percentile_interval(np.concatenate(means), units)
 
 
 def _renumber(subjects: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +165,7 @@ def _crossings(far_BK: np.ndarray, tar_BK: np.ndarray) -> np.ndarray:
     return crossed
 
 
-def _percentiles(values: np.ndarray, units: int) -> Interval:
+def percentile_interval(values: np.ndarray, units: int) -> Interval:
     """2.5th and 97.5th percentile; without a single error (or success) seen, the rule of three on `units`."""
     if len(values) == 0:
         return Interval(0.0, 1.0)

@@ -30,8 +30,10 @@ class VerificationResult:
     model, benchmark: names shown to people.
     scores: float64 (P,) cosine similarities. same: bool (P,). first, second: int (P,), image of each side.
     keys: name of each image, for captions; None where nobody knows.
-    accuracy: InsightFace's ten-fold figure on its grid of squared distances. exact: the same over all
-    thresholds. xnorm: mean length of the embeddings before normalisation, None where they came normalised.
+    fold_accuracy: InsightFace's ten-fold figure on its grid of squared distances. exact: the same over all thresholds.
+        None for benchmarks without folds.
+    xnorm: mean length of the embeddings before normalisation, None where they came normalised.
+    rule: how TAR was read at the FARs.
     val: InsightFace's VAL at FAR 1e-3; None where a fold lacks one kind of pair.
     intervals: None when not asked for. notes: oddities of the benchmark, to be read beside the figures.
     """
@@ -43,8 +45,8 @@ class VerificationResult:
     first: np.ndarray
     second: np.ndarray
     keys: Sequence[str] | None
-    accuracy: FoldAccuracy
-    exact: FoldAccuracy
+    fold_accuracy: FoldAccuracy | None
+    exact: FoldAccuracy | None
     roc: Roc
     eer: float
     eer_threshold: float
@@ -53,15 +55,23 @@ class VerificationResult:
     xnorm: float | None
     intervals: VerificationIntervals | None
     notes: Sequence[str] = ()
+    rule: str = "highest TAR with FAR <= target"
 
     @property
     def auc(self) -> float:
         return self.roc.auc
 
     @property
+    def accuracy(self) -> FoldAccuracy:
+        """`fold_accuracy` where the benchmark has folds. Raises InputError where it has none."""
+        if self.fold_accuracy is None:
+            raise InputError(f"{self.benchmark} has no folds and so no accuracy")
+        return self.fold_accuracy
+
+    @property
     def threshold(self) -> float:
-        """Cosine similarity at which the ten-fold accuracy is reached (mean over the folds)."""
-        return self.accuracy.similarity
+        """Cosine similarity to judge pairs at: the mean over the folds, without folds that of the EER."""
+        return self.fold_accuracy.similarity if self.fold_accuracy else self.eer_threshold
 
     def worst(self, same: bool, count: int) -> np.ndarray:
         """Indices of up to `count` wrongly judged pairs at `threshold`, worst first.
@@ -79,18 +89,20 @@ class VerificationResult:
             "benchmark": self.benchmark,
             "model": self.model,
             "pairs": {"same": self.roc.genuines, "different": self.roc.impostors},
-            "accuracy": {
-                **_folds_json(self.accuracy),
+            "accuracy": self.fold_accuracy
+            and {
+                **_folds_json(self.fold_accuracy),
                 "rule": "10-fold, InsightFace grid: squared distance, 0 to 4 in steps of 0.01",
                 "interval": _interval_json(bounds.accuracy if bounds else None),
             },
-            "accuracy_exact": {**_folds_json(self.exact), "rule": "10-fold, every threshold"},
+            "accuracy_exact": self.exact and {**_folds_json(self.exact), "rule": "10-fold, every threshold"},
             "auc": {"value": self.auc, "interval": _interval_json(bounds.auc if bounds else None)},
             "eer": {
                 "value": self.eer,
                 "threshold": self.eer_threshold,
                 "interval": _interval_json(bounds.eer if bounds else None),
             },
+            "tar_rule": self.rule,
             "tar_at_far": [
                 {**vars(tar), "interval": _interval_json(bounds.tar.get(tar.far) if bounds else None)}
                 for tar in self.tars
@@ -149,7 +161,7 @@ def verify(
         first=first,
         second=second,
         keys=keys,
-        accuracy=accuracy,
+        fold_accuracy=accuracy,
         exact=exact_accuracy(distances, same, folds),
         roc=roc,
         eer=eer,

@@ -49,7 +49,8 @@ class Roc:
 class TarAtFar:
     """TAR at the loosest threshold whose FAR does not exceed `far`, and the number of trials behind it.
 
-    `tar` and `threshold` are None where the impostor trials cannot support the FAR; `reason` says why.
+    `reason` says why the impostor trials cannot support the FAR; `tar` and `threshold` are then None, or a
+    reference's figure to be read as marked.
     """
 
     far: float
@@ -69,6 +70,57 @@ def roc_curve(scores: np.ndarray, same: np.ndarray) -> Roc:
     accepted = [len(side) - np.searchsorted(side, values, side="left") for side in (impostor, genuine)]
     false_accepts, true_accepts = (np.concatenate([[0], counts]).astype(np.int64) for counts in accepted)
     return Roc(np.concatenate([[np.inf], values]), false_accepts, true_accepts, len(impostor), len(genuine))
+
+
+def reference_roc(scores: np.ndarray, same: np.ndarray) -> Roc:
+    """The points that scikit-learn's `roc_curve` keeps with its default `drop_intermediate=True`, from few passes.
+
+    A distinct score is dropped when the step to it and the step after it add the same number of same and of
+    different pairs; almost all impostor scores of a large benchmark lie on such level runs. What the IJB scripts
+    read TPR at FPR from. Raises InputError for NaN or one class only.
+    """
+    scores, same = check_trials(scores, same)
+    genuine, impostor = np.unique(scores[same]), np.sort(scores[~same])
+    # events: scores that genuine pairs have, or several impostors; between them one impostor a step
+    tied = impostor[1:][impostor[1:] == impostor[:-1]]
+    events = np.unique(np.concatenate([genuine, tied]))[::-1]
+    genuines = np.sort(scores[same])
+    above = [len(side) - np.searchsorted(side, events, side="right") for side in (impostor, genuines)]
+    upto = [len(side) - np.searchsorted(side, events, side="left") for side in (impostor, genuines)]
+    steps = np.stack([upto[0] - above[0], upto[1] - above[1]], axis=1)  # (E, 2) different, same
+    ends = np.append(above[0], len(impostor)), np.append(above[1], len(genuines))  # of the run before each event
+    begins = np.append(0, upto[0]), np.append(0, upto[1])
+    length = ends[0] - begins[0]  # (E + 1,) impostors in the run
+    falling = impostor[::-1]
+    runs = length > 0
+    # a run's end is kept where the next event takes another step than (1, 0); its first point only at the curve's start
+    kept_runs = runs & np.append(np.any(steps != [1, 0], axis=1), True)
+    following = np.where(runs[1:, None], [1, 0], np.append(steps[1:], [[-1, -1]], axis=0))
+    kept_events = np.any(steps != following, axis=1)
+    kept_events[0] |= not runs[0]
+    points = [
+        np.stack([ends[0][kept_runs], ends[1][kept_runs], falling[ends[0][kept_runs] - 1]]),
+        np.stack([upto[0][kept_events], upto[1][kept_events], events[kept_events]]),
+    ]
+    if runs[0]:
+        points.append(np.array([[1.0], [0.0], [falling[0]]]))
+    merged = np.concatenate(points, axis=1)
+    merged = merged[:, np.unique(-merged[2], return_index=True)[1]]  # falling thresholds, each once
+    thresholds = np.concatenate([[np.inf], merged[2]])
+    counts = np.concatenate([[[0], [0]], merged[:2]], axis=1).astype(np.int64)
+    return Roc(thresholds, counts[0], counts[1], len(impostor), len(genuines))
+
+
+def nearest_tar(roc: Roc, far: float) -> TarAtFar:
+    """TAR at the point of `roc` whose FAR is nearest to `far`, the larger FAR and TAR of equals: the IJB scripts' rule.
+
+    The point's FAR may lie above `far`; below one false accept the figure is the reference's, marked by `reason`.
+    """
+    reason = None if far * roc.impostors * (1 + 1e-12) >= 1 else _unsupported(far, roc.impostors)
+    gaps = np.abs(roc.far - far)
+    at = len(gaps) - 1 - int(np.argmin(gaps[::-1]))
+    accepts, tar = int(roc.false_accepts[at]), float(roc.true_accepts[at] / roc.genuines)
+    return TarAtFar(far, tar, float(roc.thresholds[at]), accepts, roc.impostors, roc.genuines, reason)
 
 
 def check_trials(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,13 +171,15 @@ def tar_at_far(roc: Roc, far: float) -> TarAtFar:
     # a hair above, because 0.001 * 3000 may fall just short of 3 in binary
     allowed = int(np.floor(far * roc.impostors * (1 + 1e-12)))
     if allowed < 1:
-        needed = int(np.ceil(1 / far - 1e-9))
-        reason = f"needs at least {needed:,} different pairs, there are {roc.impostors:,}"
-        return TarAtFar(far, None, None, 0, roc.impostors, roc.genuines, reason)
+        return TarAtFar(far, None, None, 0, roc.impostors, roc.genuines, _unsupported(far, roc.impostors))
     at = int(np.searchsorted(roc.false_accepts, allowed, side="right")) - 1
     tar = float(roc.true_accepts[at] / roc.genuines)
     accepts = int(roc.false_accepts[at])
     return TarAtFar(far, tar, float(roc.thresholds[at]), accepts, roc.impostors, roc.genuines)
+
+
+def _unsupported(far: float, impostors: int) -> str:
+    return f"needs at least {int(np.ceil(1 / far - 1e-9)):,} different pairs, there are {impostors:,}"
 
 
 def tars_at_fars(roc: Roc, fars: Sequence[float]) -> list[TarAtFar]:

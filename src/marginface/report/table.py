@@ -128,12 +128,15 @@ def _fars(results: Sequence[VerificationResult]) -> list[float]:
 
 def _headline(result: VerificationResult) -> list[Cell]:
     bounds = result.intervals
-    accuracy = f"{percent(result.accuracy.mean)} ± {percent(result.accuracy.std)}"
+    folds = result.fold_accuracy
+    area = bounds.auc if bounds else None
     return [
-        Cell(accuracy, _percents(bounds.accuracy) if bounds else ""),
+        Cell(f"{percent(folds.mean)} ± {percent(folds.std)}", _percents(bounds.accuracy if bounds else None))
+        if folds
+        else Cell("–", reason="this benchmark has no folds"),
         Cell(f"{result.threshold:.3f}"),
-        Cell(f"{result.auc:.4f}", f"{bounds.auc.low:.3f}–{bounds.auc.high:.3f}" if bounds else ""),
-        Cell(percent(result.eer), _percents(bounds.eer) if bounds else ""),
+        Cell(f"{result.auc:.4f}", f"{area.low:.3f}–{area.high:.3f}" if area else ""),
+        Cell(percent(result.eer), _percents(bounds.eer if bounds else None)),
     ]
 
 
@@ -144,11 +147,11 @@ def _tar(result: VerificationResult, far: float) -> Cell:
     if found.tar is None:
         return Cell("–", reason=found.reason or "")
     bounds = result.intervals.tar.get(far) if result.intervals else None
-    return Cell(percent(found.tar), _percents(bounds) if bounds else "")
+    return Cell(percent(found.tar) + "*" * bool(found.reason), _percents(bounds))
 
 
-def _percents(interval: Interval) -> str:
-    return f"{percent(interval.low)}–{percent(interval.high)}"
+def _percents(interval: Interval | None) -> str:
+    return "" if interval is None else f"{percent(interval.low)}–{percent(interval.high)}"
 
 
 def footnotes(results: Sequence[VerificationResult]) -> list[str]:

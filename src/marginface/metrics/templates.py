@@ -1,0 +1,175 @@
+"""Face templates: many images of a person pooled into one vector, as the IJB evaluations do. Used by `protocols.ijb`.
+
+InsightFace's eval_ijbc: images of one medium (a video, a photograph) are averaged, media are summed, the sum is
+scaled to length 1. MagFace scales the media to length 1 first. AdaFace fuses the two passes by their lengths.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from marginface.errors import InputError
+
+FUSIONS = ("norm_weighted_avg", "pre_norm_vector_add", "average", "concat")
+"""AdaFace's names for joining the embeddings of an image and its mirror image."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What enters a template.
+
+    norms: keep the lengths of the image embeddings (eval_ijbc's N1); else scale each to length 1 after the flip.
+    detector: multiply by the detector's score (D1). flip: add the mirror image's embedding (F1).
+    media: "mean" as eval_ijbc; "unit" scales each medium's mean to length 1 (MagFace without its quality).
+    """
+
+    norms: bool = True
+    detector: bool = True
+    flip: bool = True
+    media: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.media not in ("mean", "unit"):
+            raise InputError(f"pooling of media is 'mean' or 'unit', not '{self.media}'")
+
+    @property
+    def name(self) -> str:
+        """InsightFace's short form, N1D1F1 by default."""
+        return f"N{self.norms:d}D{self.detector:d}F{self.flip:d}" + ("" if self.media == "mean" else "-unit-media")
+
+
+@dataclass(frozen=True)
+class Templates:
+    """ids: int64 (T,), rising. vectors: float64 (T, D) of length 1. images: how many made each, int64 (T,)."""
+
+    ids: np.ndarray
+    vectors: np.ndarray
+    images: np.ndarray
+
+
+def pool_templates(
+    original: np.ndarray,
+    flipped: np.ndarray | None,
+    faceness: np.ndarray,
+    templates: np.ndarray,
+    media: np.ndarray,
+    pooling: Pooling | None = None,
+) -> Templates:
+    """Pools image embeddings into templates, blockwise: `original` and `flipped` may be memory-mapped.
+
+    original, flipped: float32 (N, D), before normalisation. faceness: float (N,), the detector's score.
+    templates, media: int (N,), ids of each image's template and medium.
+    Raises InputError for lengths that differ, and for embeddings that leave a template zero or not finite.
+    """
+    pooling = pooling or Pooling()
+    _check(original, flipped, faceness, templates, media, pooling)
+    ids, template_of = np.unique(templates, return_inverse=True)
+    template_of_medium, medium_of = _unique_pairs(template_of, media)
+    features = _features(original, flipped if pooling.flip else None, faceness if pooling.detector else None, pooling)
+    means = _grouped_sums(features, medium_of, len(template_of_medium))
+    means /= np.bincount(medium_of)[:, None].astype(np.float32)
+    if pooling.media == "unit":
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+    vectors = _grouped_sums(lambda rows: means[rows], template_of_medium, len(ids)).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
+    if bad := np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0))).tolist():
+        raise InputError(
+            f"{len(bad)} of {len(ids)} templates are zero or not finite (first: template {ids[bad[0]]}); "
+            "check the embeddings of their images"
+        )
+    vectors /= lengths[:, None]
+    return Templates(ids, vectors, np.bincount(template_of))
+
+
+def fuse_passes(original: np.ndarray, flipped: np.ndarray, fusion: str) -> tuple[np.ndarray, np.ndarray]:
+    """AdaFace's fusion of the two passes, un-normalised (N, D) each: features (N, D or 2 D) and lengths (N,).
+
+    With features of length 1, its "norm_weighted_avg" pools as N0D0F1; "pre_norm_vector_add" times its length
+    as N1D0F1.
+    """
+    if fusion not in FUSIONS:
+        raise InputError(f"unknown fusion '{fusion}'; known: {', '.join(FUSIONS)}")
+    lengths = [np.linalg.norm(side, axis=1) for side in (original, flipped)]
+    units = [side / length[:, None] for side, length in zip((original, flipped), lengths, strict=True)]
+    mean = (lengths[0] + lengths[1]) / 2
+    if fusion == "concat":
+        return np.concatenate(units, axis=1), mean
+    summed = units[0] + units[1] if fusion == "average" else original + flipped
+    length = np.linalg.norm(summed, axis=1)
+    return summed / length[:, None], length if fusion == "pre_norm_vector_add" else mean
+
+
+Rows = Callable[[np.ndarray], np.ndarray]
+
+
+def _features(original: np.ndarray, flipped: np.ndarray | None, faceness: np.ndarray | None, pooling: Pooling) -> Rows:
+    """Row indices -> features (rows, D) float32, in the very operations of eval_ijbc."""
+    scores = None if faceness is None else faceness.astype(np.float32)
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        block: np.ndarray = original[rows]
+        if flipped is not None:
+            block = block + flipped[rows]
+        if not pooling.norms:
+            block = block / np.sqrt(np.sum(block**2, axis=-1, keepdims=True))
+        return block if scores is None else block * scores[rows, None]
+
+    return features
+
+
+def _grouped_sums(features: Rows, group_of: np.ndarray, groups: int, step: int = 1024) -> np.ndarray:
+    """float32 (groups, D): the sum of the rows of each group, added one after the other in their order.
+
+    The order is kept, and no matrix product used, because the references add so: a last bit decides which of two
+    almost equal scores is the higher. To add many groups at once, the first rows of all groups of a block are
+    added, then the second rows of those that have one, and so on.
+    """
+    order = np.argsort(group_of, kind="stable")
+    starts = np.searchsorted(group_of[order], np.arange(groups + 1))
+    sums = np.empty((groups, features(order[:1]).shape[1]), np.float32)
+
+    def work(low: int) -> None:
+        own = np.arange(low, min(low + step, groups))
+        sizes = starts[own + 1] - starts[own]
+        own = own[np.argsort(-sizes, kind="stable")]  # long groups first: those that go on are a prefix
+        sizes = np.sort(sizes)[::-1]
+        total = features(order[starts[own]])
+        for layer in range(1, int(sizes[0])):
+            going = int(np.searchsorted(-sizes, -layer, side="left"))
+            total[:going] += features(order[starts[own[:going]] + layer])
+        sums[own] = total
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(work, range(0, groups, step)):
+            pass
+    return sums
+
+
+def _unique_pairs(template_of: np.ndarray, media: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Template of each distinct (template, medium), and which of them each image belongs to."""
+    _, medium = np.unique(media, return_inverse=True)
+    span = int(medium.max()) + 1
+    pairs, index = np.unique(template_of.astype(np.int64) * span + medium, return_inverse=True)
+    return pairs // span, index
+
+
+def _check(
+    original: np.ndarray,
+    flipped: np.ndarray | None,
+    faceness: np.ndarray,
+    templates: np.ndarray,
+    media: np.ndarray,
+    pooling: Pooling,
+) -> None:
+    if original.ndim != 2 or not len(original) == len(faceness) == len(templates) == len(media):
+        raise InputError(
+            f"{original.shape} embeddings, {len(faceness)} detector scores, {len(templates)} template and "
+            f"{len(media)} media ids do not belong together; give one of each an image"
+        )
+    if flipped is not None and flipped.shape != original.shape:
+        raise InputError(f"embeddings of the mirror images are {flipped.shape}, of the images {original.shape}")
+    if pooling.flip and flipped is None:
+        raise InputError(f"{pooling.name} adds the mirror images' embeddings; give them, or pool without the flip")
