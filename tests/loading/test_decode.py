@@ -6,7 +6,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import golden_files
@@ -177,7 +177,7 @@ def test_resize_scales_the_short_side_and_cuts_out_the_middle(shape):
     assert np.abs(images[0, 56, :, 1] - expected).max() <= 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     suffix=st.sampled_from([".jpg", ".png", ".bmp", ".webp", ".ppm"]),
     cut=st.integers(0, 3000),

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from marginface.errors import InputError
@@ -97,6 +97,7 @@ def test_unknown_options_of_the_synthetic_set(spec):
         open_reader(spec)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text()), st.data())
 def test_packed_names_are_a_list_of_strings(names, data):
     packed = PackedNames(names)

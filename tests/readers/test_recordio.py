@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fuzzing
@@ -107,6 +107,7 @@ def test_writing_the_golden_records_again_gives_the_same_bytes(name):
 magics = st.lists(st.sampled_from([MAGIC_BYTES, b"", b"a", b"bc", b"def", b"\x0a\x23\xd7"]), max_size=12)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(magics.map(b"".join), st.binary(max_size=20))
 def test_any_bytes_survive_framing(record, before):
     before += bytes(-len(before) % 4)

@@ -10,7 +10,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fuzzing
@@ -44,6 +44,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plain, st.integers(0, 5))
 def test_plain_data_is_read_as_pickle_reads_it(value, protocol):
     assert safe_pickle.load(pickle.dumps(value, protocol)) == value

@@ -1,0 +1,234 @@
+"""How fast images reach the model: `python benchmarks/data.py` prints the table of docs/data.md.
+
+All rates come from one run, alternatives taking turns, and are medians over the rounds. The limit is what the
+fastest JPEG decoder does on all cores and nothing else. torchvision is needed for the usual pipeline only.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+
+from marginface.convert import convert
+from marginface.loading.augment import AugmentConfig
+from marginface.loading.loader import DataConfig, Loader
+from marginface.readers import open_reader
+from marginface.readers.recordio_format import MAGIC
+
+BATCH = 128
+CORES = os.cpu_count() or 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--index", type=int, default=6_000_000, help="records of the index that is opened")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_faces(root / "faces", options.images)
+        convert(str(root / "faces"), root / "recordio", "recordio")
+        contenders = alternatives(root)
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(options.rounds):
+            for name, run in contenders.items():
+                start = time.perf_counter()
+                rates[name].append(run() / (time.perf_counter() - start))
+        report({name: statistics.median(values) for name, values in rates.items()})
+        write_index(root / "large", options.index)
+        subprocess.run([sys.executable, __file__, "--open", str(root / "large")], check=True)
+
+
+def write_faces(folder: Path, count: int) -> None:
+    """Procedural faces as JPEGs of quality 95, every one ten times; 20 images an identity."""
+    distinct = max(20, count // 10)
+    reader = open_reader(f"synthetic:identities={distinct // 20 or 1},images=20")
+    encoded = []
+    for start in range(0, len(reader), BATCH):
+        for record in reader.read(range(start, min(start + BATCH, len(reader)))):
+            pixels = cv2.cvtColor(np.asarray(record.image), cv2.COLOR_RGB2BGR)
+            encoded.append(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+    for number in range(count):
+        path = folder / f"{number // 20:05d}" / f"{number % 20:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded[number % len(encoded)])
+    print(
+        f"{count} JPEGs of {statistics.mean(map(len, encoded)) / 1000:.1f} KB, {CORES} cores, OpenCV {cv2.__version__}"
+    )
+
+
+def alternatives(root: Path) -> dict[str, Callable[[], int]]:
+    """{what is measured: a run over the whole set that returns the number of images}."""
+    reader = open_reader(root / "recordio")
+    images = [bytes(record.image) for record in reader.read(range(len(reader)))]
+    soft = AugmentConfig(low_res=0.2, photometric=0.2)
+    found = {
+        "bare decode, simplejpeg, one core": lambda: decode_all(images, _simplejpeg, 1),
+        "bare decode, simplejpeg": lambda: decode_all(images, _simplejpeg, CORES),
+        "bare decode, OpenCV": lambda: decode_all(images, _opencv, CORES),
+        "marginface, RecordIO": lambda: load_all(reader, AugmentConfig()),
+        "marginface, folder": lambda: load_all(open_reader(root / "faces"), AugmentConfig()),
+        "marginface, augmented": lambda: load_all(reader, soft),
+    }
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        print("torchvision is not installed: the usual pipeline is not measured")
+        return found
+    paths = sorted((root / "faces").glob("*/*.jpg"))
+    return found | {
+        f"DataLoader, {workers} workers{', augmented' if pil else ''}": lambda workers=workers, pil=pil: usual(
+            paths, workers, pil
+        )
+        for workers, pil in ((0, False), (2, False), (2, True))
+    }
+
+
+def _simplejpeg(data: bytes, out: np.ndarray) -> None:
+    simplejpeg.decode_jpeg(data, buffer=out)
+
+
+def _opencv(data: bytes, out: np.ndarray) -> None:
+    cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def decode_all(images: list[bytes], decoder: Callable[[bytes, np.ndarray], None], threads: int) -> int:
+    def run(start: int) -> None:
+        out = np.empty((112, 112, 3), np.uint8)
+        for data in images[start::threads]:
+            decoder(data, out)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(run, range(threads)))
+    return len(images)
+
+
+def load_all(reader: Any, augment: AugmentConfig) -> int:
+    """The loader of a training run: records in random order -> decoded, flipped uint8 batches."""
+    loader = Loader(reader, DataConfig(train="faces", batch_size=BATCH, workers=CORES, augment=augment), seed=0)
+    batches = loader.start(0)
+    count = len(reader) // BATCH
+    for _ in range(count):
+        torch.from_numpy(next(batches).images)
+    batches.close()
+    return count * BATCH
+
+
+def usual(paths: list[Path], workers: int, pil: bool) -> int:
+    """What most repositories do: a Dataset that decodes one image, transforms of one image, float batches."""
+    from torchvision import transforms
+
+    steps = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
+    augmentation = (
+        [LowResolution(0.2), transforms.RandomApply([transforms.ColorJitter(0.5, 0.5, 0.5)], p=0.2)] if pil else []
+    )
+    transform = transforms.Compose([transforms.ToPILImage(), *augmentation, *steps])
+    loader = torch.utils.data.DataLoader(
+        UsualDataset(paths, transform), batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True
+    )
+    return sum(len(batch) for batch in loader)
+
+
+class UsualDataset(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, paths: list[Path], transform: Callable[[np.ndarray], torch.Tensor]) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(cv2.cvtColor(cv2.imread(str(self.paths[index])), cv2.COLOR_BGR2RGB))
+
+
+class LowResolution:
+    """AdaFace's, an image at a time: down to a share of the side and up again."""
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def __call__(self, image: Any) -> Any:
+        if np.random.random() >= self.probability:
+            return image
+        side = int(112 * np.random.uniform(0.2, 1.0))
+        return image.resize((side, side)).resize((112, 112))
+
+
+def report(rates: dict[str, float]) -> None:
+    limit = rates["bare decode, simplejpeg"]
+    print(f"{'images/s':>40} {'of the limit':>14}")
+    for name, rate in rates.items():
+        print(f"{name:<32}{rate:8,.0f} {rate / limit:14.0%}")
+    if "DataLoader, 2 workers" in rates:
+        print(f"times the usual pipeline: {rates['marginface, RecordIO'] / rates['DataLoader, 2 workers']:.2f}")
+        ratio = rates["marginface, augmented"] / rates["DataLoader, 2 workers, augmented"]
+        print(f"times the usual pipeline, augmented: {ratio:.2f}")
+
+
+def write_index(folder: Path, count: int) -> None:
+    """A RecordIO set of `count` tiny images in InsightFace's layout, 70 of each identity."""
+    folder.mkdir()
+    classes = -(-count // 70)
+    keys = np.arange(1, count + classes + 1)
+    words = np.zeros((len(keys), 14), dtype="<u4")
+    words[:, 0], words[:, 1] = MAGIC, 48
+    words[:, 3] = ((keys - 1) // 70).astype("<f4").view("<u4")
+    words[:, 4] = keys
+    start = 1 + np.arange(classes) * 70
+    ranges = np.stack([start, np.minimum(start + 70, count + 1)], axis=1)
+    offsets = np.concatenate([np.arange(count) * 56, count * 56 + np.arange(classes) * 40])
+    header = np.array([[MAGIC, 32, 2, 0, 0, 0, 1, 0, 0, 0]], dtype="<u4")
+    identities = np.repeat(header, classes, axis=0)
+    identities[:, 8:] = ranges.astype("<f4").view("<u4")
+    header[:, 8:] = np.array([count + 1, count + classes + 1], dtype="<f4").view("<u4")
+    with (folder / "train.rec").open("wb") as file:
+        for part in (words[:count], identities, header):
+            file.write(part.tobytes())
+    with (folder / "train.idx").open("w") as file:
+        for lines in _lines(keys, offsets):
+            file.write(lines)
+        file.write(f"0\t{count * 56 + classes * 40}\n")
+
+
+def _lines(keys: np.ndarray, offsets: np.ndarray) -> Iterator[str]:
+    for start in range(0, len(keys), 100_000):
+        part = slice(start, start + 100_000)
+        yield "".join(f"{k}\t{o}\n" for k, o in zip(keys[part].tolist(), offsets[part].tolist(), strict=True))
+
+
+def open_large(folder: Path) -> None:
+    """Time and memory of opening, in a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    reader = open_reader(folder)
+    opened = time.perf_counter() - start
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    start = time.perf_counter()
+    labels = reader.labels
+    labelled = time.perf_counter() - start
+    indices = np.random.default_rng(0).integers(0, len(reader), 100_000).tolist()
+    start = time.perf_counter()
+    assert all(record.label == labels[i] for record, i in zip(reader.read(indices), indices, strict=True))
+    print(f"{len(reader):,} records: opened in {opened:.2f} s and {memory / 1024:.0f} MB; labels in {labelled:.2f} s;")
+    print(f"100,000 read at random: {100_000 / (time.perf_counter() - start):,.0f} records/s")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--open"]:
+        open_large(Path(sys.argv[2]))
+    else:
+        main()
