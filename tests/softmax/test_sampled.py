@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from torch import Tensor
 
 from golden_files import arrays, entries, entry
@@ -80,6 +80,7 @@ def test_draws_what_insightface_drew(name: str) -> None:
     num_sample=st.integers(0, 30),
     seed=st.integers(0, 100),
 )
+@settings(deadline=None)
 def test_draw(labels: list[int], num_sample: int, seed: int) -> None:
     labels_V = torch.tensor(labels, dtype=torch.long)
     scores = torch.rand(30, generator=torch.Generator().manual_seed(seed))

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from marginface.margins.base import at_least_float32
+from marginface.softmax.workspace import Workspace
+
+Rows = slice | Tensor  # of the weight
 
 
 class WeightSink(Protocol):
-    """Takes the gradient of the class weights block by block: collects it, or updates the weights at once."""
+    """Takes the gradient of the class weights piece by piece: collects it, or updates the weights at once."""
 
-    def put(self, rows: slice | Tensor, grad_BD: Tensor) -> None: ...
+    def put(self, rows: Rows, grad_BD: Tensor) -> None: ...
 
     def gradient(self) -> Tensor | None: ...
 
@@ -27,7 +30,7 @@ class CollectedGradient:
     def __init__(self, weight: Tensor) -> None:
         self.grad = torch.zeros_like(weight)
 
-    def put(self, rows: slice | Tensor, grad_BD: Tensor) -> None:
+    def put(self, rows: Rows, grad_BD: Tensor) -> None:
         self.grad[rows] = grad_BD.to(self.grad.dtype)
 
     def gradient(self) -> Tensor | None:
@@ -40,7 +43,13 @@ class Block:
 
     start: int
     stop: int
-    rows: slice | Tensor
+    rows: Rows
+
+    def part(self, tile: slice) -> Rows:
+        """Some of the rows, counted within the block."""
+        if isinstance(self.rows, Tensor):
+            return self.rows[tile]
+        return slice(self.rows.start + tile.start, self.rows.start + tile.stop)
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,13 @@ class Classes:
             else:
                 yield Block(start, stop, self.rows_of(self.index_S[start:stop]).flatten())
 
-    def read(self, block: Block) -> Tensor:
+    def read(self, block: Block, workspace: Workspace) -> Tensor:
         """The block's rows of the weight (B, D), float32 or wider."""
-        return at_least_float32(self.weight[block.rows])
+        weight = self.weight.detach()
+        if isinstance(block.rows, slice):
+            return at_least_float32(weight[block.rows])
+        drawn_BD = workspace.get("weight", (len(block.rows), weight.shape[1]), weight)
+        return at_least_float32(torch.index_select(weight, 0, block.rows, out=drawn_BD))
 
     def span(self, block: Block) -> slice:
         """Where the block is in a vector over the rows of all classes taking part."""

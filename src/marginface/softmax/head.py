@@ -23,6 +23,7 @@ from marginface.softmax.sampled import choose_classes, columns_of, draw_scores
 from marginface.softmax.sharded import Shards
 from marginface.softmax.streaming import Step, StreamedLoss
 from marginface.softmax.update import FusedSGD, FusedUpdate
+from marginface.softmax.workspace import Workspace
 
 INIT_STD = 0.01  # InsightFace, ElasticFace, CurricularFace
 INIT_CHUNK = 1024  # classes initialised from one seed, so that the weights do not depend on the number of ranks
@@ -88,6 +89,7 @@ class MarginSoftmax(nn.Module):
         has_bias = isinstance(margin, Margin) and margin.bias
         self.bias = nn.Parameter(torch.zeros(num_local * sub_centers)) if has_bias else None
         self.fused: FusedSGD | None = None
+        self._workspace = Workspace()
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.register_buffer("mean_cosine", torch.zeros(()), persistent=False)
         self.register_buffer("mean_norm", torch.zeros(()), persistent=False)
@@ -177,7 +179,9 @@ class MarginSoftmax(nn.Module):
             index_S = self._draw(column_V)
             column_V = columns_of(column_V, index_S)
         device = self.weight.device
-        block_size = self.block_size or default_block(num_rows * self.sub_centers, device)
+        block_size = self.block_size
+        if block_size is None:
+            block_size = max(1, default_block(num_rows, self.num_features, device) // self.sub_centers)
         return Step(
             objective=self._objective(index_S),
             classes=Classes(self.weight, self.bias, index_S, self.sub_centers, block_size),
@@ -186,6 +190,7 @@ class MarginSoftmax(nn.Module):
             product_dtype=product_dtype(self.precision, self._dtype, device, self.num_classes),
             normalised=isinstance(self.margin, BinaryMargin) or self.margin.normalised,
             open_sink=self._open_sink if self.weight.requires_grad else None,
+            workspace=self._workspace,
         )
 
     def _objective(self, index_S: Tensor | None) -> Objective:
@@ -195,7 +200,9 @@ class MarginSoftmax(nn.Module):
         if index_S is not None and self.label_smoothing > 0:
             num_columns = int(self.shards.sum(torch.tensor(len(index_S), device=index_S.device)))
         partial_fc = self.unlabelled == "negatives"
-        return CrossEntropy(self.margin, num_columns, self.label_smoothing, self.focal_gamma, partial_fc)
+        return CrossEntropy(
+            self.margin, self._workspace, num_columns, self.label_smoothing, self.focal_gamma, partial_fc
+        )
 
     @property
     def _dtype(self) -> torch.dtype:

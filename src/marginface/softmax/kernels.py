@@ -1,8 +1,9 @@
 """Which arithmetic the block loop of `streaming.py` uses, and its small steps.
 
-Shape legend: R rows of the batch, V of them labelled; B rows of the weight in one block; D features.
+Shape legend: R rows of the batch, V of them labelled; B rows of the weight in one block; T of a tile; D features.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -13,7 +14,8 @@ from marginface.margins.base import one_of
 Precision = Literal["auto", "float32", "bfloat16"]
 TINY = 1e-12  # rows of the weight shorter than this are divided by it, as in `dense.normalise`
 WORTHWHILE_CLASSES = 8192  # below, bfloat16 saves less time than its rounding costs accuracy
-CPU_BLOCK = 2**21  # elements of one block of cosines: 8 MB in float32, which stays in the last-level cache
+CPU_BLOCK = 2**21  # numbers in a block: 8 MB in float32, which stays in the last-level cache
+CPU_TILE = 2**17  # numbers in a tile: 512 KB in float32, which stays in a core's own cache
 GPU_BLOCK = 2**25
 
 
@@ -38,11 +40,25 @@ def native_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def default_block(num_rows: int, device: torch.device) -> int:
-    """Classes of a block, so that its cosines stay in cache on a CPU and fill the machine on a GPU."""
-    elements = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
-    block = elements // max(1, num_rows)
+def default_block(num_rows: int, num_features: int, device: torch.device) -> int:
+    """Rows of the weight in a block, so that it stays in cache on a CPU and fills the machine on a GPU."""
+    numbers = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
+    block = numbers // max(num_rows, num_features)
     return min(16384, max(1024, 1 << (block.bit_length() - 1)))
+
+
+def tiles(values_RK: Tensor, start: int = 0, stop: int | None = None) -> Iterator[slice]:
+    """Rows start..stop in pieces that stay in a core's cache; in one piece on a GPU."""
+    stop = len(values_RK) if stop is None else stop
+    height = max(1, CPU_TILE // max(1, values_RK.shape[1])) if values_RK.device.type == "cpu" else max(1, stop)
+    for first in range(start, stop, height):
+        yield slice(first, min(first + height, stop))
+
+
+def row_tiles(values_RK: Tensor, num_labelled: int) -> Iterator[slice]:
+    """`tiles` of the labelled rows, then of those without label; none holds both."""
+    yield from tiles(values_RK, 0, num_labelled)
+    yield from tiles(values_RK, num_labelled)
 
 
 def inverse_norms(weight_BD: Tensor) -> Tensor:
@@ -51,11 +67,20 @@ def inverse_norms(weight_BD: Tensor) -> Tensor:
     return norms_B.clamp_min(TINY).reciprocal()
 
 
-def through_norm(by_unit_BD: Tensor, weight_BD: Tensor, inverse_B: Tensor) -> Tensor:
-    """Gradient by unit rows ŵ = w/‖w‖ to gradient by w, in place: (g − ŵ(ŵ·g)) / ‖w‖."""
-    radial_B = (by_unit_BD * weight_BD).sum(1) * inverse_B.square()
-    radial_B = torch.where(inverse_B < 1 / TINY, radial_B, 0.0)  # none where the row was divided by TINY
-    return by_unit_BD.addcmul_(weight_BD, radial_B[:, None], value=-1).mul_(inverse_B[:, None])
+def through_norm(by_unit_TD: Tensor, weight_TD: Tensor, inverse_T: Tensor, out_TD: Tensor) -> None:
+    """Gradient by unit rows ŵ = w/‖w‖ to gradient by w: (g − ŵ(ŵ·g)) / ‖w‖."""
+    torch.mul(by_unit_TD, inverse_T[:, None], out=out_TD)
+    radial_T = (out_TD * weight_TD).sum(1) * inverse_T.square()
+    radial_T = torch.where(inverse_T < 1 / TINY, radial_T, 0.0)  # none where the row was divided by TINY
+    out_TD.addcmul_(weight_TD, radial_T[:, None], value=-1)
+
+
+def highest(x_RD: Tensor, unit_BD: Tensor, column_V: Tensor) -> Tensor:
+    """The highest product of every row with classes other than its own (R,); 0 where there are none."""
+    products_RB = x_RD @ unit_BD.T
+    put_targets(products_RB, column_V, float("-inf"))
+    highest_R = products_RB.amax(1)
+    return torch.where(highest_R.isinf(), 0.0, highest_R)
 
 
 def put_targets(values_RB: Tensor, column_V: Tensor, fill_V: Tensor | float) -> None:
@@ -68,3 +93,13 @@ def put_targets(values_RB: Tensor, column_V: Tensor, fill_V: Tensor | float) -> 
     column_V1 = column_V.clamp(0, values_RB.shape[1] - 1)[:, None]
     kept_V = labelled_VB.gather(1, column_V1).squeeze(1)
     labelled_VB.scatter_(1, column_V1, torch.where(inside_V, fill_V, kept_V).to(values_RB.dtype)[:, None])
+
+
+def scaled(values_RD: Tensor, factor_R: Tensor | None) -> Tensor:
+    """Every row times its factor."""
+    return values_RD if factor_R is None else values_RD * factor_R[:, None]
+
+
+def ratio(a_V: Tensor, b_V: Tensor) -> Tensor:
+    """a / b, and 0 where b is 0: a row whose loss no longer depends on other classes has no gradient at all."""
+    return torch.where(b_V == 0, 0.0, a_V / torch.where(b_V == 0, 1.0, b_V))

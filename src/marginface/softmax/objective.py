@@ -1,50 +1,64 @@
 """Softmax cross-entropy of one step, as the block loop of `streaming.py` needs it.
 
-An objective takes the target cosines, then the cosines of all classes block by block, and gives the loss; after
-that, for every block again, the derivative of the loss by the cosines. `one_vs_rest.py` is the other objective.
+An objective takes the target cosines, then products of all classes block by block, and gives the loss; after that,
+for every block again, the derivative of the loss. `one_vs_rest.py` is the other objective.
 
-Shape legend: R rows of the global batch that take part, labelled ones first; V labelled rows; K classes of one
-block. `column_V` is the label as column of the block; values outside [0, K) are not in this block.
+Shape legend: R rows of the global batch that take part, labelled ones first; V labelled rows; T rows of a tile;
+K classes of one block. `column_V` is the label as column of the block; outside [0, K) it is not in this block.
 """
 
+import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from marginface.margins.base import Margin
 from marginface.softmax.dense import focal
-from marginface.softmax.kernels import put_targets
+from marginface.softmax.kernels import put_targets, row_tiles
 from marginface.softmax.sharded import Shards
+from marginface.softmax.workspace import Workspace
 
 HIGHEST_LOSS = 69.07755278982137  # −log 1e-30: PartialFC_V2 reports no larger loss for a row
-WIDEST_SHIFT = 70.0  # exp(±70)·1e7 is a normal float32: scales up to 70 need no running maximum
+BITS = math.log2(math.e)  # logits are counted in bits: exp2 takes a third of the time of exp
+WIDEST_SCALE = 70.0  # up to here 2^(±logit − floor) stays within float32's normal range,
+HIGHEST_BIT = 100.0  # also the sum over 1e7 classes
+
+
+class Wanted(NamedTuple):
+    """How an objective wants the products of x and the class weights."""
+
+    scale_R: Tensor | None = None  # rows of x times this
+    unit: float = 1.0  # everything times this
+    floor: float | None = None  # at least this subtracted
 
 
 class Objective(Protocol):
-    """What the block loop asks of a loss, in this order; one object for each step."""
+    """What the block loop asks of a loss, in this order; one object for each step.
 
-    def start(self, cos_y_V: Tensor, norms_R: Tensor) -> Tensor | None:
-        """Bend the target cosines. Returns a scale (R,) that the cosines of every block shall carry already."""
+    Products come with an offset (R,) already subtracted; their memory may be used up.
+    """
 
-    def add(self, cos_RK: Tensor, column_V: Tensor) -> None:
-        """Take a block of cosines, whose memory may be used up."""
+    row_factor_R: Tensor | None  # after `differentiate`: what `gradient` has still to be multiplied by
 
-    def finish(self, shards: Shards) -> Tensor:
+    def start(self, cos_y_V: Tensor, norms_R: Tensor) -> Wanted:
+        """Bend the target cosines."""
+
+    def add(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
+        """Take a block of products."""
+
+    def finish(self, offset_R: Tensor, shards: Shards) -> Tensor:
         """The loss, after all blocks of all ranks."""
 
     def differentiate(self, grad_loss: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Derivatives by the target cosines (V,), the norms (R,) and the margin's own parameters.
+        """Derivatives by the target cosines (V,), the norms (R,) and the margin's own parameters."""
 
-        From now on `row_factor` (R,) is known: what every row of `gradient` has still to be multiplied by.
-        """
+    def backward_offset(self, offset_R: Tensor, dtype: torch.dtype) -> Tensor:
+        """What to subtract from the products for `gradient`, rounded to `dtype`, instead of `offset`."""
 
-    def gradient(self, cos_RK: Tensor, column_V: Tensor) -> Tensor:
-        """Derivative by the cosines of a block, target columns to be ignored; memory of the cosines is used up."""
-
-    @property
-    def row_factor_R(self) -> Tensor | None: ...
+    def gradient(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
+        """Overwrite a block with the derivative by its cosines, but for the target columns."""
 
 
 @dataclass
@@ -52,6 +66,7 @@ class CrossEntropy:
     """−log softmax of the target's logit, with any margin, label smoothing and focal weighting."""
 
     margin: Margin
+    workspace: Workspace
     num_columns: int  # classes taking part on all ranks
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
@@ -63,7 +78,13 @@ class CrossEntropy:
         """Whether a block needs more than exp of its scaled cosines."""
         return self.margin.bends_negatives or self.margin.scale_from_norm or self.label_smoothing > 0
 
-    def start(self, cos_y_V: Tensor, norms_R: Tensor) -> Tensor | None:
+    @property
+    def bounded(self) -> bool:
+        """Whether every logit is known to lie within ±scale ≤ 70, so that no running maximum is needed."""
+        fixed_scale = type(self.margin).row_scale is Margin.row_scale
+        return self.margin.normalised and fixed_scale and self.margin.scale <= WIDEST_SCALE and not self.general
+
+    def start(self, cos_y_V: Tensor, norms_R: Tensor) -> Wanted:
         self.num_labelled = len(cos_y_V)
         self.cos_y_V, self.norms_R = cos_y_V.requires_grad_(), norms_R.detach().requires_grad_()
         if self.margin.training and self.num_labelled:
@@ -71,58 +92,62 @@ class CrossEntropy:
         with torch.enable_grad():
             self.bent_V = self.margin.target(self.cos_y_V, self.norms_R[: self.num_labelled])
             self.scale_R = self.margin.row_scale(self.norms_R)
-        shift = self._shift()
-        self.running = shift is None
-        lowest = torch.finfo(norms_R.dtype).min / 2
-        self.max_R = torch.full_like(norms_R, lowest if shift is None else shift)
-        self.sums_AR = norms_R.new_zeros((2, len(norms_R)))  # Σ exp(logit − max), and its derivative by the scale
+        lowest = 0.0 if self.bounded else torch.finfo(norms_R.dtype).min / 2
+        self.top_R = torch.full_like(norms_R, lowest)  # running maximum
+        self.sums_AR = norms_R.new_zeros((2, len(norms_R)))  # Σ 2^(logit − top), and its derivative by the scale
         self.totals_AR = torch.zeros_like(self.sums_AR)  # Σ logit, and its derivative by the scale
-        return None if self.general else self.scale_R.detach()
-
-    def _shift(self) -> float | None:
-        """A constant in place of the running maximum, where every logit lies within ±scale and scale ≤ 70."""
-        fixed_scale = type(self.margin).row_scale is Margin.row_scale
-        if self.general or not self.margin.normalised or not fixed_scale or self.margin.scale > WIDEST_SHIFT:
-            return None
-        return self.margin.scale - WIDEST_SHIFT
-
-    def add(self, cos_RK: Tensor, column_V: Tensor) -> None:
         if self.general:
-            cos_RK = self._bent(cos_RK)
-            logits_RK = self.scale_R.detach()[:, None] * cos_RK
-        else:
-            logits_RK = cos_RK
+            return Wanted()
+        floor = self.margin.scale * BITS - HIGHEST_BIT if self.bounded else None
+        return Wanted(self.scale_R.detach(), BITS, floor)
+
+    def add(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
+        if self.general:
+            for rows in row_tiles(products_RK, self.num_labelled):
+                self._add_bent(products_RK[rows], offset_R[rows, None], column_V[rows], rows)
+            return
+        put_targets(products_RK, column_V, float("-inf"))
+        powers_RK = products_RK
+        if products_RK.dtype != offset_R.dtype:
+            powers_RK = self.workspace.get("powers", products_RK.shape, offset_R).copy_(products_RK)
+        if not self.bounded:
+            self._raise_top(powers_RK, slice(None))
+        self.sums_AR[0] += powers_RK.exp2_().sum(1)
+
+    def _add_bent(self, products_TK: Tensor, offset_T1: Tensor, column_T: Tensor, rows: slice) -> None:
+        bent_TK = self._bend(products_TK + offset_T1, rows)
+        bits_TK = bent_TK * (self.scale_R.detach()[rows, None] * BITS)
         if self.label_smoothing > 0:
-            put_targets(logits_RK, column_V, 0.0)
-            self.totals_AR[0] += logits_RK.sum(1)
-        put_targets(logits_RK, column_V, float("-inf"))
-        if self.running:
-            self._raise_to(torch.maximum(self.max_R, logits_RK.amax(1)))
-        exp_RK = logits_RK.sub_(self.max_R[:, None]).exp_()
-        self.sums_AR[0] += exp_RK.sum(1)
+            put_targets(bits_TK, column_T, 0.0)
+            self.totals_AR[0, rows] += bits_TK.sum(1) / BITS
+        put_targets(bits_TK, column_T, float("-inf"))
+        self._raise_top(bits_TK, rows)
+        powers_TK = bits_TK.exp2_()
+        self.sums_AR[0, rows] += powers_TK.sum(1)
         if self.margin.scale_from_norm:
-            put_targets(cos_RK, column_V, 0.0)
-            self.totals_AR[1] += cos_RK.sum(1)
-            self.sums_AR[1] += exp_RK.mul_(cos_RK).sum(1)
+            put_targets(bent_TK, column_T, 0.0)
+            self.totals_AR[1, rows] += bent_TK.sum(1)
+            self.sums_AR[1, rows] += powers_TK.mul_(bent_TK).sum(1)
 
-    def _bent(self, cos_RK: Tensor) -> Tensor:
+    def _bend(self, cos_TK: Tensor, rows: slice) -> Tensor:
         """The other classes' cosines after the margin; rows without label are only cleaned: they have no target."""
-        num_labelled = self.num_labelled
-        cos_y_V, bent_V = self.cos_y_V.detach(), self.bent_V.detach()
-        bent_RK = self.margin.negatives(cos_RK[:num_labelled], cos_y_V, bent_V)
-        if num_labelled < len(cos_RK):
-            bent_RK = torch.cat((bent_RK, self.margin.clean(cos_RK[num_labelled:])))
-        return bent_RK
+        if rows.start >= self.num_labelled:
+            return self.margin.clean(cos_TK)
+        return self.margin.negatives(cos_TK, self.cos_y_V.detach()[rows], self.bent_V.detach()[rows])
 
-    def _raise_to(self, max_R: Tensor) -> None:
-        self.sums_AR *= (self.max_R - max_R).exp()
-        self.max_R = max_R
+    def _raise_top(self, bits_TK: Tensor, rows: slice) -> None:
+        """Raise the maximum to that of new logits, and subtract it from them."""
+        top_T = torch.maximum(self.top_R[rows], bits_TK.amax(1))
+        self.sums_AR[:, rows] *= (self.top_R[rows] - top_T).exp2()
+        self.top_R[rows] = top_T
+        bits_TK.sub_(top_T[:, None])
 
-    def finish(self, shards: Shards) -> Tensor:
-        if self.running:
-            self._raise_to(shards.max(self.max_R.clone()))
-        sums_R, by_scale_R, totals_R, total_by_scale_R = shards.sum(torch.cat((self.sums_AR, self.totals_AR)))
-        self.log_sum_R = (sums_R.log() + self.max_R).requires_grad_()
+    def finish(self, offset_R: Tensor, shards: Shards) -> Tensor:
+        top_R = self.top_R if self.general else self.top_R + offset_R
+        highest_R = shards.max(top_R.clone())
+        sums_AR = shards.sum(torch.cat((self.sums_AR * (top_R - highest_R).exp2(), self.totals_AR)))
+        sums_R, by_scale_R, totals_R, total_by_scale_R = sums_AR.unbind()
+        self.log_sum_R = ((sums_R.log2() + highest_R) / BITS).requires_grad_()
         self.total_R = totals_R.requires_grad_()
         if self.margin.training and self.margin.observes_others:
             self.margin.observe(self.log_sum_R.detach()[: self.num_labelled])
@@ -149,24 +174,33 @@ class CrossEntropy:
         return (loss_R + (reported_R - loss_R).detach()).sum() / max(1, len(loss_R)) + regulariser
 
     def differentiate(self, grad_loss: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        parameters = tuple(self.margin.parameters())
-        leaves = (self.cos_y_V, self.norms_R, self.log_sum_R, self.total_R, *parameters)
+        leaves = (self.cos_y_V, self.norms_R, self.log_sum_R, self.total_R, *self.margin.parameters())
         by_cos_y_V, by_norms_R, self.by_log_sum_R, self.by_total_R, *by_parameters = torch.autograd.grad(
             self.loss, leaves, grad_loss, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        if not self.general:
-            self.row_factor_R = self.by_log_sum_R * self.scale_R.detach()
         return by_cos_y_V, by_norms_R, tuple(by_parameters)
 
-    def gradient(self, cos_RK: Tensor, column_V: Tensor) -> Tensor:
-        log_sum_R1 = self.log_sum_R.detach()[:, None]
+    def backward_offset(self, offset_R: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.general:
+            return offset_R
+        bits_R = self.log_sum_R.detach().clamp_min(-1e4) * BITS  # −inf where there is no other class
+        rounded_R = bits_R.to(dtype).to(bits_R.dtype)
+        self.row_factor_R = self.by_log_sum_R * self.scale_R.detach() * (rounded_R - bits_R).exp2()
+        return rounded_R
+
+    def gradient(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
         if not self.general:
-            return cos_RK.sub_(log_sum_R1).exp_()
+            products_RK.exp2_()  # the probability, but for the row factor
+            return
+        for rows in row_tiles(products_RK, self.num_labelled):
+            self._bent_gradient(products_RK[rows], offset_R[rows, None], column_V[rows], rows)
+
+    def _bent_gradient(self, products_TK: Tensor, offset_T1: Tensor, column_T: Tensor, rows: slice) -> None:
         with torch.enable_grad():
-            bent_RK = self._bent(cos_RK.requires_grad_())
-        scale_R1 = self.scale_R.detach()[:, None]
-        grad_RK = (bent_RK.detach() * scale_R1).sub_(log_sum_R1).exp_()
-        grad_RK.mul_(self.by_log_sum_R[:, None]).add_(self.by_total_R[:, None]).mul_(scale_R1)
-        put_targets(grad_RK, column_V, 0.0)
-        by_cos_RK: Tensor = torch.autograd.grad(bent_RK, cos_RK, grad_RK)[0]
-        return by_cos_RK
+            cos_TK = (products_TK + offset_T1).requires_grad_()
+            bent_TK = self._bend(cos_TK, rows)
+        scale_T1, log_sum_T1 = self.scale_R.detach()[rows, None], self.log_sum_R.detach()[rows, None]
+        grad_TK = (bent_TK.detach() * (scale_T1 * BITS)).sub_(log_sum_T1 * BITS).exp2_()
+        grad_TK.mul_(self.by_log_sum_R[rows, None] * scale_T1).add_(self.by_total_R[rows, None] * scale_T1)
+        put_targets(grad_TK, column_T, 0.0)
+        products_TK.copy_(torch.autograd.grad(bent_TK, cos_TK, grad_TK)[0])

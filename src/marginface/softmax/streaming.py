@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from marginface.margins.base import at_least_float32
 from marginface.softmax.classes import Block, Classes, WeightSink
 from marginface.softmax.dense import normalise
-from marginface.softmax.kernels import inverse_norms, put_targets, through_norm
-from marginface.softmax.objective import Objective
+from marginface.softmax.kernels import highest, inverse_norms, put_targets, ratio, scaled, through_norm, tiles
+from marginface.softmax.objective import Objective, Wanted
 from marginface.softmax.sharded import Shards
+from marginface.softmax.workspace import Workspace
 
 PROBE = 512  # rows of the weight from which the height of a row's products is guessed
 
@@ -42,25 +42,30 @@ class Step:
     product_dtype: torch.dtype
     normalised: bool  # False: raw products, nothing divided by the norms of the weights
     open_sink: Callable[[], WeightSink] | None  # None: the weights need no gradient
+    workspace: Workspace
 
 
 @dataclass(frozen=True)
 class LeftFactor:
-    """What every block is multiplied by: the rows x, times the scale if the objective wants that.
+    """What every block is multiplied by, and what is subtracted from the products.
 
     bfloat16 products are rounded to 8 bits. So that this costs accuracy where it does not matter, a number near
-    the row's highest product is subtracted before the rounding, inside the product, and added again after it: the
-    error is then relative to the distance from the highest, and largest where exp is smallest.
+    the row's highest product is subtracted inside the product, before the rounding: the error is then relative to
+    the distance from it, and largest where exp is smallest.
     """
 
     x_RD: Tensor
-    offset_R1: Tensor | None
+    offset_R: Tensor  # exactly representable in the dtype of the products
+    bias: Tensor | None
 
-    def times(self, unit_BD: Tensor) -> Tensor:
-        """Products with the class weights (R, B), in float32 or wider."""
-        if self.offset_R1 is None:
-            return at_least_float32(self.x_RD @ unit_BD.T)
-        return torch.addmm(-self.offset_R1, self.x_RD, unit_BD.T) + self.offset_R1.float()
+    def times(self, unit_BD: Tensor, span: slice, workspace: Workspace) -> Tensor:
+        """Products with class weights, plus bias, minus offset (R, B); in memory that the next call overwrites."""
+        out_RB = workspace.get("products", (len(self.x_RD), len(unit_BD)), self.x_RD)
+        if self.x_RD.dtype == torch.bfloat16:
+            torch.addmm(-self.offset_R[:, None].bfloat16(), self.x_RD, unit_BD.T, out=out_RB)
+        else:
+            torch.mm(self.x_RD, unit_BD.T, out=out_RB).sub_(self.offset_R[:, None])
+        return out_RB if self.bias is None else out_RB.add_(self.bias[span])
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,9 @@ class StreamedLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         cos_V, nearest_V = target_cosines(x_RD[: len(step.column_V)], step)
         cos_y_V = step.shards.sum(cos_V)
-        scale_R = step.objective.start(cos_y_V.clone(), norms_R)
-        left, inverse = forward_pass(x_RD, scale_R, step)
-        loss = step.objective.finish(step.shards)
+        wanted = step.objective.start(cos_y_V.clone(), norms_R)
+        left, inverse = forward_pass(x_RD, wanted, step)
+        loss = step.objective.finish(left.offset_R, step.shards)
         ctx.save_for_backward(x_RD, weight, bias)
         ctx.step, ctx.kept = step, Kept(left, nearest_V, inverse)
         ctx.mark_non_differentiable(cos_y_V)
@@ -119,20 +124,20 @@ def target_cosines(x_VD: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     return torch.where(step.column_V >= 0, cos_V, 0.0), nearest_V
 
 
-def forward_pass(x_RD: Tensor, scale_R: Tensor | None, step: Step) -> tuple[LeftFactor, Tensor | None]:
+def forward_pass(x_RD: Tensor, wanted: Wanted, step: Step) -> tuple[LeftFactor, Tensor | None]:
     """Show every block to the objective; returns the left factor and the inverse norms of all weights met."""
     classes = step.classes
     inverse = x_RD.new_empty(len(classes) * classes.sub_centers) if step.normalised else None
-    left = LeftFactor(scaled(x_RD, scale_R).to(step.product_dtype), None)
+    left = left_factor(x_RD, wanted, step)
     for block in classes.blocks():
-        weight_BD = classes.read(block)
+        weight_BD = classes.read(block, step.workspace)
         if inverse is not None:
             inverse[classes.span(block)] = inverse_norms(weight_BD)
         unit_BD = unit_rows(weight_BD, inverse, block, step)
-        if left.offset_R1 is None and step.product_dtype == torch.bfloat16:
-            left = LeftFactor(left.x_RD, highest(left.x_RD, unit_BD[:PROBE], step.column_V * classes.sub_centers))
-        cos_RK, _ = block_cosines(left, unit_BD, block, classes)
-        step.objective.add(cos_RK, step.column_V - block.start)
+        if block.start == 0 and step.product_dtype == torch.bfloat16:
+            left = guess_offset(left, unit_BD, wanted.floor, step)
+        products_RK, _ = block_products(left, unit_BD, block, step)
+        step.objective.add(products_RK, left.offset_R, step.column_V - block.start)
     return left, inverse
 
 
@@ -140,57 +145,65 @@ def backward_pass(
     x_RD: Tensor, by_cos_y_V: Tensor, kept: Kept, step: Step
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Gradients by x, weight (through the step's sink) and bias, as far as this rank's classes go."""
-    classes, row_factor_R = step.classes, step.objective.row_factor_R
+    classes, objective, dtype = step.classes, step.objective, step.product_dtype
+    offset_R = objective.backward_offset(kept.left.offset_R, dtype)
+    row_factor_R = objective.row_factor_R
+    left = LeftFactor(kept.left.x_RD, offset_R, kept.left.bias)
+    right_RD = scaled(x_RD, row_factor_R).to(dtype)
     target_V = by_cos_y_V if row_factor_R is None else ratio(by_cos_y_V, row_factor_R[: len(by_cos_y_V)])
-    right_RD = scaled(x_RD, row_factor_R).to(step.product_dtype)
     by_x_RD = torch.zeros_like(x_RD)
     by_bias = None if classes.bias is None else torch.zeros_like(classes.bias)
     sink = step.open_sink() if step.open_sink else None
     for block in classes.blocks():
-        weight_BD = classes.read(block)
+        weight_BD = classes.read(block, step.workspace)
         unit_BD = unit_rows(weight_BD, kept.inverse, block, step)
-        cos_RK, nearest_RK = block_cosines(kept.left, unit_BD, block, classes)
+        grad_RB, nearest_RK = block_products(left, unit_BD, block, step)
         column_V = step.column_V - block.start
-        by_cos_RB = step.objective.gradient(cos_RK, column_V)
+        objective.gradient(grad_RB, offset_R, column_V)
         if nearest_RK is not None:
-            by_cos_RB = spread(by_cos_RB, nearest_RK, classes.sub_centers)
-        put_targets(by_cos_RB, column_V * classes.sub_centers + kept.nearest_V, target_V)
+            grad_RB = spread(grad_RB, nearest_RK, classes.sub_centers)
+        put_targets(grad_RB, column_V * classes.sub_centers + kept.nearest_V, target_V)
         if by_bias is not None:
-            by_bias[block.rows] = scaled(by_cos_RB, row_factor_R).sum(0)
-        by_cos_RB = by_cos_RB.to(step.product_dtype)
-        by_x_RD += by_cos_RB @ unit_BD
+            by_bias[block.rows] = scaled(grad_RB, row_factor_R).sum(0)
+        accumulate(by_x_RD, grad_RB, unit_BD, step.workspace)
         if sink is not None:
-            by_weight_BD = (by_cos_RB.T @ right_RD).to(x_RD.dtype)
-            if kept.inverse is not None:
-                through_norm(by_weight_BD, weight_BD, kept.inverse[classes.span(block)])
-            sink.put(block.rows, by_weight_BD)
+            inverse_B = None if kept.inverse is None else kept.inverse[classes.span(block)]
+            send(sink, block, grad_RB, right_RD, weight_BD, inverse_B, step.workspace)
     return scaled(by_x_RD, row_factor_R), sink.gradient() if sink else None, by_bias
+
+
+def left_factor(x_RD: Tensor, wanted: Wanted, step: Step) -> LeftFactor:
+    """Rows as the objective wants them, with the lowest offset."""
+    factor_RD = scaled(x_RD, None if wanted.scale_R is None else wanted.scale_R * wanted.unit)
+    bias = step.classes.bias
+    if bias is not None:
+        bias = (
+            bias if step.classes.index_S is None else bias[step.classes.rows_of(step.classes.index_S).flatten()]
+        ) * wanted.unit
+    return LeftFactor(factor_RD.to(step.product_dtype), x_RD.new_full((len(x_RD),), wanted.floor or 0.0), bias)
+
+
+def guess_offset(left: LeftFactor, unit_BD: Tensor, floor: float | None, step: Step) -> LeftFactor:
+    """The left factor with offsets near the highest product of each row with some of the classes."""
+    offset_R = highest(left.x_RD, unit_BD[:PROBE], step.column_V * step.classes.sub_centers)
+    offset_R = offset_R.clamp_min(floor) if floor is not None else offset_R
+    return LeftFactor(left.x_RD, offset_R.to(step.product_dtype).to(left.offset_R.dtype), left.bias)
 
 
 def unit_rows(weight_BD: Tensor, inverse: Tensor | None, block: Block, step: Step) -> Tensor:
     """The weights of a block at unit length, in the dtype of the products."""
+    unit_BD = step.workspace.get("unit", weight_BD.shape, weight_BD, step.product_dtype)
     if inverse is None:
-        return weight_BD.to(step.product_dtype)
-    unit_BD = torch.empty_like(weight_BD, dtype=step.product_dtype)
+        return unit_BD.copy_(weight_BD)
     return torch.mul(weight_BD, inverse[step.classes.span(block), None], out=unit_BD)
 
 
-def highest(x_RD: Tensor, unit_BD: Tensor, column_V: Tensor) -> Tensor:
-    """The highest product of every row with some classes other than its own (R, 1), in the dtype of the products."""
-    products_RB = x_RD @ unit_BD.T
-    put_targets(products_RB, column_V, float("-inf"))
-    highest_R1 = products_RB.amax(1, keepdim=True)
-    return torch.where(highest_R1.isinf(), 0.0, highest_R1)
-
-
-def block_cosines(left: LeftFactor, unit_BD: Tensor, block: Block, classes: Classes) -> tuple[Tensor, Tensor | None]:
-    """Cosines (R, K) of a block, times the scale if the left factor carries it; and the sub-centers chosen."""
-    cos_RB = left.times(unit_BD)
-    if classes.bias is not None:
-        cos_RB += classes.bias[block.rows]
-    if classes.sub_centers == 1:
-        return cos_RB, None
-    best = cos_RB.view(len(cos_RB), block.stop - block.start, classes.sub_centers).max(2)
+def block_products(left: LeftFactor, unit_BD: Tensor, block: Block, step: Step) -> tuple[Tensor, Tensor | None]:
+    """Products (R, K) with the classes of a block minus the offset, and the sub-centers chosen."""
+    products_RB = left.times(unit_BD, step.classes.span(block), step.workspace)
+    if step.classes.sub_centers == 1:
+        return products_RB, None
+    best = products_RB.view(len(products_RB), block.stop - block.start, step.classes.sub_centers).max(2)
     return best.values, best.indices
 
 
@@ -200,11 +213,29 @@ def spread(grad_RK: Tensor, nearest_RK: Tensor, sub_centers: int) -> Tensor:
     return grad_RKS.scatter_(2, nearest_RK[:, :, None], grad_RK[:, :, None]).flatten(1)
 
 
-def scaled(values_RD: Tensor, factor_R: Tensor | None) -> Tensor:
-    """Every row times its factor."""
-    return values_RD if factor_R is None else values_RD * factor_R[:, None]
+def accumulate(by_x_RD: Tensor, grad_RB: Tensor, unit_BD: Tensor, workspace: Workspace) -> None:
+    """Add a block's part of the gradient by x; sums are kept in the dtype of x."""
+    if grad_RB.dtype == by_x_RD.dtype:
+        by_x_RD.addmm_(grad_RB, unit_BD)
+    else:
+        by_x_RD += torch.mm(grad_RB, unit_BD, out=workspace.get("by_x", by_x_RD.shape, grad_RB))
 
 
-def ratio(a_V: Tensor, b_V: Tensor) -> Tensor:
-    """a / b, and 0 where b is 0: a row whose loss no longer depends on other classes has no gradient at all."""
-    return torch.where(b_V == 0, 0.0, a_V / torch.where(b_V == 0, 1.0, b_V))
+def send(
+    sink: WeightSink,
+    block: Block,
+    grad_RB: Tensor,
+    right_RD: Tensor,
+    weight_BD: Tensor,
+    inverse_B: Tensor | None,
+    workspace: Workspace,
+) -> None:
+    """A block's gradient by the weight, tile by tile, so that all that is done to a tile finds it in cache."""
+    by_unit_BD = torch.mm(grad_RB.T, right_RD, out=workspace.get("by_unit", weight_BD.shape, grad_RB))
+    for tile in tiles(weight_BD):
+        by_weight_TD = workspace.get("by_weight", weight_BD[tile].shape, weight_BD)
+        if inverse_B is None:
+            by_weight_TD.copy_(by_unit_BD[tile])
+        else:
+            through_norm(by_unit_BD[tile], weight_BD[tile], inverse_B[tile], by_weight_TD)
+        sink.put(block.part(tile), by_weight_TD)
