@@ -1,0 +1,151 @@
+"""What a training step needs on every device: memory by part, arithmetic, bytes over the wire. For `marginface plan`.
+
+The formulas are those of docs/softmax.md; a test holds them against what a small run really allocates.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from marginface.backbones import create_backbone
+from marginface.backbones.size import measure
+from marginface.errors import InputError
+from marginface.softmax.kernels import CPU_TILE, default_block
+
+SLOTS = {"sgd": 1, "adamw": 2}  # numbers an optimiser keeps for each weight
+FLOAT = 4  # bytes of a float32; weights, gradients and optimiser state are never anything else
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """memory: bytes on each device by part. flops: per image of the global batch, on all devices together.
+
+    wire: bytes each device sends in a step (rings; the same number is received).
+    """
+
+    memory: dict[str, int]
+    flops: dict[str, int]
+    wire: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """The numbers that size a head; `batch` is per device, `sample_rate` as in `MarginSoftmax`."""
+
+    num_classes: int
+    num_features: int = 512
+    batch: int = 128
+    devices: int = 1
+    sample_rate: float = 1.0
+    sub_centers: int = 1
+    optimizer: str = "sgd"
+    fused: bool = True
+    bfloat16: bool = True
+    device: str = "cuda"
+
+    def __post_init__(self) -> None:
+        if min(self.num_classes, self.num_features, self.batch, self.devices, self.sub_centers) < 1:
+            raise InputError("classes, features, batch, devices and sub-centers must be at least 1.")
+        if self.optimizer not in SLOTS:
+            raise InputError(f"optimizer must be one of {', '.join(SLOTS)}, not {self.optimizer!r}.")
+
+    @property
+    def rows(self) -> int:
+        """Rows of the global batch."""
+        return self.batch * self.devices
+
+    @property
+    def local(self) -> int:
+        """Rows of the weight on the device that has most."""
+        return math.ceil(self.num_classes / self.devices) * self.sub_centers
+
+    @property
+    def drawn(self) -> int:
+        """Rows of the weight that take part in a step on that device."""
+        share = int(self.sample_rate * self.local // self.sub_centers)
+        return self.local if self.sample_rate == 1 else max(share, min(self.rows, self.local)) * self.sub_centers
+
+
+def plan(shape: HeadShape, backbone: str = "iresnet100", mixed_precision: bool = True) -> Plan:
+    """The whole training step: `backbone` at `shape.batch` images a device, DistributedDataParallel, and the head.
+
+    Raises InputError for an unknown backbone. `mixed_precision`: the backbone's activations in 16 bits.
+    """
+    size = measure(backbone, shape.num_features)
+    state = size.parameters * FLOAT
+    memory = {
+        "backbone weights": state,
+        "backbone gradient": state * (2 if shape.devices > 1 else 1),  # DDP keeps its buckets beside it
+        "backbone optimiser": state * SLOTS[shape.optimizer],
+        "backbone activations": shape.batch * activation_bytes(backbone, shape.num_features, mixed_precision),
+    }
+    flops = {"backbone": 3 * 2 * size.macs, "head": head_flops(shape)}  # backward costs twice the forward pass
+    return Plan(memory | head_memory(shape), flops, wire_bytes(shape, size.parameters, mixed_precision))
+
+
+def head_memory(shape: HeadShape) -> dict[str, int]:
+    """Bytes of a `MarginSoftmax` on the device with most classes, by part."""
+    weights = shape.local * shape.num_features * FLOAT
+    block = default_block(shape.rows, shape.num_features, torch.device(shape.device))
+    block = min(block, shape.drawn)
+    product = 2 if shape.bfloat16 else FLOAT
+    products, rows_of_weight = shape.rows * block, block * shape.num_features
+    tile = min(CPU_TILE, rows_of_weight) if shape.device == "cpu" else rows_of_weight
+    batch = shape.rows * shape.num_features
+    buffers = {
+        "products": products * product,
+        "powers": products * FLOAT if shape.bfloat16 else 0,
+        "unit weights and their gradient": 2 * rows_of_weight * product,
+        "a tile": 2 * tile * FLOAT,
+        "drawn weights": rows_of_weight * FLOAT if shape.sample_rate < 1 else 0,
+    }
+    return {
+        "class weights": weights,
+        "class optimiser": weights * SLOTS[shape.optimizer],
+        "class gradient": 0 if shape.fused else weights,
+        "class norms": shape.drawn * FLOAT,
+        "head blocks": sum(buffers.values()),
+        # x gathered, its valid rows, at unit length, the two factors, its gradient; and each row's own class weight
+        "head batch": batch * (5 * FLOAT + 3 * product) + 2 * batch * shape.sub_centers * FLOAT,
+    }
+
+
+def head_flops(shape: HeadShape) -> int:
+    """Of one image: four products of x with every class weight: forward, again, gradient of x, of the weight."""
+    return 4 * 2 * shape.num_features * shape.drawn * shape.devices
+
+
+def wire_bytes(shape: HeadShape, parameters: int, mixed_precision: bool = True) -> dict[str, int]:
+    """Bytes each device sends in a step, in rings."""
+    others = shape.devices - 1
+    embeddings = others * shape.batch * shape.num_features
+    vectors = 6  # of a number per row: target cosine, maximum, four sums
+    return {
+        "backbone gradient": 2 * others * parameters * FLOAT // shape.devices,
+        "embeddings and labels": embeddings * (2 if mixed_precision else FLOAT) + others * shape.batch * 8,
+        "gradient of embeddings": embeddings * FLOAT,
+        "sums of the softmax": 2 * others * shape.batch * vectors * FLOAT,
+    }
+
+
+def activation_bytes(name: str, num_features: int = 512, mixed_precision: bool = True) -> int:
+    """What one image's forward pass keeps for the backward pass; found on the meta device, nothing is computed."""
+    batch = 2  # batch norm wants more than one image
+    with torch.device("meta"):
+        backbone = create_backbone(name, num_features).train()
+        images = torch.empty(batch, 3, *backbone.image_size)
+    weights = {id(parameter) for parameter in backbone.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in weights:
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        alive = backbone(images)  # while it lives no storage's address is given to another
+    del alive
+    return sum(kept.values()) // batch // (2 if mixed_precision else 1)
