@@ -6,7 +6,7 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core already: threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402  # after the number of threads is settled
+import pytest  # after the number of threads is settled
 
 ROOT = Path(__file__).parent.parent
 
