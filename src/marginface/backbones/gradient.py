@@ -1,6 +1,7 @@
 """A network for small training sets: it is given oriented gradients and need not learn them. For `lfw-scratch`."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,9 @@ class OrientedGradients(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         # bf16 would round away most of the difference between neighbouring pixels
-        with torch.autocast(images.device.type, enabled=False):
+        device = images.device.type
+        exact = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+        with exact:
             rgb = images.to(self.directions.dtype)
             grey = ((0.299 * rgb[:, :1] + 0.587 * rgb[:, 1:2] + 0.114 * rgb[:, 2:]) / 2).contiguous()
             levels = []
