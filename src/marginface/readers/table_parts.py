@@ -77,6 +77,8 @@ class Table:
     def _try(self, file: Path, action: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return action(*arguments)
+        except InputError:
+            raise  # is a ValueError, and says already what is wrong
         except (self.pyarrow.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
             raise InputError(f"{file}: cannot be read as a table: {reason:.200}.") from error
