@@ -77,9 +77,7 @@ def dense_loss(
     cos_NC, norms_N = dense_products(x_ND, weight_CD, margin, bias_C, sub_centers)
     logits_NC = margin(cos_NC, labels_N, norms_N)
     rows_V = valid_rows(labels_N, logits_NC.shape[1])
-    loss_V = F.cross_entropy(
-        logits_NC[rows_V], labels_N[rows_V], reduction="none", label_smoothing=label_smoothing
-    )
+    loss_V = F.cross_entropy(logits_NC[rows_V], labels_N[rows_V], reduction="none", label_smoothing=label_smoothing)
     return focal(loss_V, focal_gamma).sum() / max(1, len(rows_V)) + margin.regulariser(norms_N[rows_V])
 
 
