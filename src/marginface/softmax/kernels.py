@@ -67,12 +67,11 @@ def inverse_norms(weight_BD: Tensor) -> Tensor:
     return norms_B.clamp_min(TINY).reciprocal()
 
 
-def through_norm(by_unit_TD: Tensor, weight_TD: Tensor, inverse_T: Tensor, out_TD: Tensor) -> None:
-    """Gradient by unit rows ŵ = w/‖w‖ to gradient by w: (g − ŵ(ŵ·g)) / ‖w‖."""
-    torch.mul(by_unit_TD, inverse_T[:, None], out=out_TD)
-    radial_T = (out_TD * weight_TD).sum(1) * inverse_T.square()
+def through_norm(by_unit_TD: Tensor, weight_TD: Tensor, inverse_T: Tensor) -> None:
+    """Gradient by unit rows ŵ = w/‖w‖ to gradient by w, in place: (g − ŵ(ŵ·g)) / ‖w‖."""
+    radial_T = (by_unit_TD * weight_TD).sum(1) * inverse_T.square()
     radial_T = torch.where(inverse_T < 1 / TINY, radial_T, 0.0)  # none where the row was divided by TINY
-    out_TD.addcmul_(weight_TD, radial_T[:, None], value=-1)
+    by_unit_TD.addcmul_(weight_TD, radial_T[:, None], value=-1).mul_(inverse_T[:, None])
 
 
 def highest(x_RD: Tensor, unit_BD: Tensor, column_V: Tensor) -> Tensor:

@@ -195,7 +195,13 @@ def unit_rows(weight_BD: Tensor, inverse: Tensor | None, block: Block, step: Ste
     unit_BD = step.workspace.get("unit", weight_BD.shape, weight_BD, step.product_dtype)
     if inverse is None:
         return unit_BD.copy_(weight_BD)
-    return torch.mul(weight_BD, inverse[step.classes.span(block), None], out=unit_BD)
+    inverse_B1 = inverse[step.classes.span(block), None]
+    if unit_BD.dtype == weight_BD.dtype:
+        return torch.mul(weight_BD, inverse_B1, out=unit_BD)
+    for tile in tiles(weight_BD):  # torch would round by way of fresh memory as large as the block
+        wide_TD = step.workspace.get("tile", weight_BD[tile].shape, weight_BD)
+        unit_BD[tile] = torch.mul(weight_BD[tile], inverse_B1[tile], out=wide_TD)
+    return unit_BD
 
 
 def block_products(left: LeftFactor, unit_BD: Tensor, block: Block, step: Step) -> tuple[Tensor, Tensor | None]:
@@ -233,9 +239,8 @@ def send(
     """A block's gradient by the weight, tile by tile, so that all that is done to a tile finds it in cache."""
     by_unit_BD = torch.mm(grad_RB.T, right_RD, out=workspace.get("by_unit", weight_BD.shape, grad_RB))
     for tile in tiles(weight_BD):
-        by_weight_TD = workspace.get("by_weight", weight_BD[tile].shape, weight_BD)
-        if inverse_B is None:
-            by_weight_TD.copy_(by_unit_BD[tile])
-        else:
-            through_norm(by_unit_BD[tile], weight_BD[tile], inverse_B[tile], by_weight_TD)
+        by_weight_TD = workspace.get("tile", weight_BD[tile].shape, weight_BD)
+        by_weight_TD.copy_(by_unit_BD[tile])
+        if inverse_B is not None:
+            through_norm(by_weight_TD, weight_BD[tile], inverse_B[tile])
         sink.put(block.part(tile), by_weight_TD)
