@@ -1,12 +1,13 @@
 """The collected figures of one model on one benchmark."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from marginface.errors import InputError
-from marginface.metrics.result import verify
+from marginface.metrics.result import Trials, verify
 from marginface.metrics.verification import consecutive_folds
 
 
@@ -19,18 +20,12 @@ def pairs() -> dict[str, object]:
     first = rng.integers(0, 160, 200)
     second = np.where(same, first // 4 * 4 + (first + 1) % 4, (first + 4 * rng.integers(1, 40, 200)) % 160)
     embeddings = centres[people] + 0.9 * rng.normal(size=(160, 24))
-    return {
-        "embeddings": embeddings,
-        "first": first,
-        "second": second,
-        "same": same,
-        "folds": consecutive_folds(200),
-        "subjects": people,
-    }
+    trials = Trials("b", first, second, same, consecutive_folds(200), people)
+    return {"embeddings": embeddings, "trials": trials}
 
 
 def test_json_holds_every_figure_and_is_plain(pairs: dict[str, object]) -> None:
-    result = verify(**pairs, model="m", benchmark="b", xnorm=2.5, replicates=50)
+    result = verify(**pairs, model="m", xnorm=2.5, replicates=50)
     found = json.loads(json.dumps(result.to_json()))
     assert found["model"] == "m"
     assert found["pairs"] == {"same": 100, "different": 100}
@@ -48,8 +43,8 @@ def test_json_holds_every_figure_and_is_plain(pairs: dict[str, object]) -> None:
 def test_worst_pairs_are_the_wrong_ones_worst_first(pairs: dict[str, object]) -> None:
     result = verify(**pairs, replicates=0)
     accepts, rejects = result.worst(same=False, count=5), result.worst(same=True, count=5)
-    assert not result.same[accepts].any()
-    assert result.same[rejects].all()
+    assert not result.trials.same[accepts].any()
+    assert result.trials.same[rejects].all()
     assert (result.scores[accepts] >= result.threshold).all()
     assert (result.scores[rejects] < result.threshold).all()
     assert (np.diff(result.scores[accepts]) <= 0).all()
@@ -69,13 +64,20 @@ def test_too_few_embeddings_are_refused(pairs: dict[str, object]) -> None:
     with pytest.raises(InputError, match="needs"):
         verify(**{**pairs, "embeddings": pairs["embeddings"][:100]})
     with pytest.raises(InputError, match="the pairs name image"):
-        verify(**{**pairs, "embeddings": pairs["embeddings"][:100], "subjects": None})
+        verify(
+            **{
+                **pairs,
+                "embeddings": pairs["embeddings"][:100],
+                "trials": dataclasses.replace(pairs["trials"], subjects=None),
+            }
+        )
 
 
 def test_folds_of_one_kind_leave_out_val_only(pairs: dict[str, object]) -> None:
-    order = np.argsort(~pairs["same"], kind="stable")
-    for key in ("first", "second", "same"):
-        pairs[key] = pairs[key][order]
+    trials = pairs["trials"]
+    order = np.argsort(~trials.same, kind="stable")
+    sides = {key: getattr(trials, key)[order] for key in ("first", "second", "same")}
+    pairs["trials"] = dataclasses.replace(trials, **sides)
     result = verify(**pairs, replicates=0)
     assert result.val is None
     assert result.to_json()["val_at_far_1e-3"] is None

@@ -43,7 +43,7 @@ def test_templates_scores_and_roc(golden: Golden) -> None:
     assert templates.images.sum() == len(original)
     result = ijb.verification(templates, replicates=0)
     np.testing.assert_allclose(result.scores, expected["scores"], rtol=0, atol=1e-12)
-    np.testing.assert_array_equal(result.same, expected["labels"] == 1)
+    np.testing.assert_array_equal(result.trials.same, expected["labels"] == 1)
     np.testing.assert_array_equal(result.roc.far[::-1], expected["roc_fpr_descending"])
     np.testing.assert_array_equal(result.roc.tar[::-1], expected["roc_tpr_descending"])
     assert result.auc == pytest.approx(float(expected["N1D1F1_auc"]), abs=1e-9)

@@ -11,9 +11,25 @@ import pytest
 from rich.console import Console
 
 from marginface.errors import InputError
+from marginface.metrics.compare import compare
+from marginface.metrics.groups import group_table
+from marginface.metrics.identification import TpirAtFpir
+from marginface.metrics.intervals import Interval
+from marginface.metrics.reject import reject_curve
 from marginface.metrics.result import VerificationResult
+from marginface.metrics.search_result import IdentificationResult
 from marginface.protocols.pairs import make_pairs
-from marginface.report import Provenance, latex_table, markdown_table, print_table, write_report
+from marginface.report import (
+    Provenance,
+    comparison_sheet,
+    group_sheet,
+    latex_table,
+    markdown_table,
+    print_sheet,
+    print_table,
+    search_sheet,
+    write_report,
+)
 from marginface.report.charts import Axis, nice_range
 
 
@@ -96,11 +112,11 @@ def test_the_slider_counts_every_pair(tmp_path: Path, results: list[Verification
         cuts = np.linspace(table["low"], table["high"], len(table["trueAccepts"]))
         for index in (0, 100, table["start"], 400):
             accepted = one.scores >= cuts[index]
-            assert table["trueAccepts"][index] == np.sum(accepted & one.same)
-            assert table["falseAccepts"][index] == np.sum(accepted & ~one.same)
+            assert table["trueAccepts"][index] == np.sum(accepted & one.trials.same)
+            assert table["falseAccepts"][index] == np.sum(accepted & ~one.trials.same)
     assert [curve["label"] for curve in data["charts"]["b0-roc"]["curves"]] == ["pixels", "<trained> & good"]
     shares = [value for _, value in data["charts"]["b0-scores-1"]["curves"][0]["values"][::2]]
-    assert sum(shares) == pytest.approx(1)
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_single_perfect_model_and_several_benchmarks(tmp_path: Path) -> None:
@@ -150,3 +166,47 @@ def test_axes_place_and_name_ticks() -> None:
     assert nice_range(np.array([0.13, 0.88])) == (0.0, 1.0)
     assert nice_range(np.array([3.0, 3.0]))[0] < 3 < nice_range(np.array([3.0, 3.0]))[1]
     assert nice_range(np.array([np.nan])) == (0.0, 1.0)
+
+
+def test_search_groups_quality_and_comparisons_have_their_place(
+    tmp_path: Path, results: list[VerificationResult]
+) -> None:
+    rates = {
+        "legacy": [TpirAtFpir(0.01, 0.8, 0.5, 300, 300)],
+        "open-set mean": [TpirAtFpir(0.001, 0.7, 0.6, 300, 200, "needs at least 1,000 probes, there are 300")],
+    }
+    searches = [
+        IdentificationResult(
+            model, "IJBX 1:N", 300, 40, 30, np.linspace(0.5, 0.9, 50), {1: 0.5, 5: 0.7}, rates,
+            {"rank 1": Interval(0.4, 0.6)}, {"macro F1": 0.61},
+        )
+        for model in ("a", "b<c")
+    ]  # fmt: skip
+    rng = np.random.default_rng(0)
+    one = results[1]
+    sides = np.where(one.trials.people[0] % 2, "x", "y"), np.where(one.trials.people[1] % 2, "x", "y")
+    group = group_table(one.scores, one.trials.same, sides, one.trials.people, 0.4, column="group", replicates=20)
+    reject = reject_curve(one.scores, one.trials.same, rng.random(len(one.scores)), fmr=0.05)
+    comparison = compare(results[0], one, replicates=20)
+    page, parser = written(
+        tmp_path / "report.html",
+        results,
+        searches=searches,
+        groups=[group],
+        rejects=[reject],
+        comparisons=[comparison],
+    )
+    assert "s0-cmc" in parser.ids
+    assert "reject" in parser.ids
+    for text in ("IJBX 1:N", "b&lt;c", "macro F1", "70.00*", "needs at least 1,000 probes", "McNemar", "By group"):
+        assert text in page
+    sheets = [search_sheet(searches), group_sheet(group), comparison_sheet([comparison])]
+    for sheet in sheets:
+        assert len({len(row) for row in sheet.rows} | {len(sheet.headings)}) == 1
+        assert len({line.count("|") - line.count(r"\|") for line in sheet.markdown().splitlines()}) == 1
+        assert sheet.latex().count(r"\\") == len(sheet.rows) + 1
+        out = io.StringIO()
+        print_sheet(sheet, Console(width=160, file=out, no_color=True))
+        assert sheet.rows[0][1].text in out.getvalue()
+    only_search, _ = written(tmp_path / "search.html", [], searches=searches)
+    assert "CMC" in only_search

@@ -74,20 +74,9 @@ def verification_intervals(
     same pairs is kept at the set's own in each replicate. Thresholds for TAR and EER are found anew in each
     replicate.
     """
-    if subjects is not None:
-        subjects = _renumber(subjects)
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # the last pair of each run of equal scores
-    ranked_same = same[order].astype(np.float32)
-    ranked_correct = correct[order].astype(np.float32)
-    ranked = None if subjects is None else (subjects[0][order], subjects[1][order])
-    rows = [
-        _replicates(weights, ranked_same, ranked_correct, ends, fars)
-        for weights in pair_weights(ranked, len(scores), replicates, seed)
-    ]
-    table = np.concatenate(rows)
+    table = paired_figures(scores, same, correct, subjects, fars, replicates, seed)
     table = table[np.all(np.isfinite(table), axis=1)]  # a replicate may hold one kind of pair only
-    units = len(scores) if subjects is None else 1 + int(max(subjects[0].max(), subjects[1].max()))
+    units = len(scores) if subjects is None else len(np.unique(np.concatenate(subjects)))
     bounds = [percentile_interval(column, units) for column in table.T]
     return VerificationIntervals(
         accuracy=bounds[0],
@@ -98,6 +87,29 @@ def verification_intervals(
         units=units,
         replicates=replicates,
     )
+
+
+def paired_figures(
+    scores: np.ndarray,
+    same: np.ndarray,
+    correct: np.ndarray,
+    subjects: tuple[np.ndarray, np.ndarray] | None,
+    fars: Sequence[float],
+    replicates: int,
+    seed: int,
+) -> np.ndarray:
+    """float64 (replicates, 3 + len(fars)): accuracy, AUC, EER and TARs of each replicate, as `verification_intervals`.
+
+    The same seed draws the same people (or pairs) for any scores, so differences between models are paired.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # the last pair of each run of equal scores
+    people = None if subjects is None else _renumber(subjects)
+    rows = [
+        _replicates(weights[:, order], same[order].astype(np.float32), correct[order].astype(np.float32), ends, fars)
+        for weights in pair_weights(people, len(scores), replicates, seed)
+    ]
+    return np.concatenate(rows)
 
 
 def mean_interval(values: np.ndarray, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -> Interval:
@@ -165,13 +177,16 @@ def _crossings(far_BK: np.ndarray, tar_BK: np.ndarray) -> np.ndarray:
     return crossed
 
 
-def percentile_interval(values: np.ndarray, units: int) -> Interval:
-    """2.5th and 97.5th percentile; without a single error (or success) seen, the rule of three on `units`."""
+def percentile_interval(values: np.ndarray, units: int, errors: bool = True) -> Interval:
+    """2.5th and 97.5th percentile; without a single error (or success) seen, the rule of three on `units`.
+
+    errors=False: the values are no rates, and the rule does not apply.
+    """
     if len(values) == 0:
         return Interval(0.0, 1.0)
     low, high = np.percentile(values, [2.5, 97.5])
-    if low == high == 1:
+    if errors and low == high == 1:
         low = max(0.0, 1 - 3 / units)
-    elif low == high == 0:
+    elif errors and low == high == 0:
         high = min(1.0, 3 / units)
     return Interval(float(low), float(high))

@@ -1,5 +1,7 @@
 """Draws balanced verification pairs from labels, people disjoint between folds. Used by `pairs`."""
 
+import itertools
+
 import numpy as np
 
 from marginface.errors import InputError
@@ -8,13 +10,16 @@ LFW_PER_FOLD = 300
 
 
 def draw_pairs(
-    labels: np.ndarray, folds: int, per_fold: int | None, seed: int
+    labels: np.ndarray, folds: int, per_fold: int | None, seed: int, most_each: int = LFW_PER_FOLD
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(first, second, same) of `2 * folds * per_fold` pairs: in each fold the same pairs come first."""
+    """(first, second, same) of `2 * folds * per_fold` pairs: in each fold the same pairs come first.
+
+    per_fold: None takes as many as there are, at most `most_each`.
+    """
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
     people = rng.permutation(np.unique(labels))
-    if folds < 2 or len(people) < 2 * folds:
+    if folds < 1 or len(people) < 2 * folds:
         raise InputError(f"{folds} folds of disjoint people need at least {2 * folds} people; there are {len(people)}")
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], people)
@@ -22,7 +27,7 @@ def draw_pairs(
     images = [order[start:end] for start, end in zip(starts, ends, strict=True)]
     dealt = [images[fold::folds] for fold in range(folds)]
     most = min(min(_same_available(fold), _different_available(fold)) for fold in dealt)
-    wanted = min(most, LFW_PER_FOLD) if per_fold is None else per_fold
+    wanted = min(most, most_each) if per_fold is None else per_fold
     if not 1 <= wanted <= most:
         raise InputError(
             f"{len(labels)} images of {len(people)} people yield at most {most} same and different pairs "
@@ -48,12 +53,8 @@ def _same(images: list[np.ndarray], wanted: int, rng: np.random.Generator) -> np
     for own in images:
         if pairs := len(own) * (len(own) - 1) // 2:
             decks.append((own, rng.permutation(_unrank(rng.choice(pairs, min(pairs, wanted), replace=False)))))
-    rounds = [own[deck[turn]] for turn in range(wanted) for own, deck in _still(decks, turn)][:wanted]
-    return np.array(rounds)
-
-
-def _still(decks: list[tuple[np.ndarray, np.ndarray]], turn: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [deck for deck in decks if turn < len(deck[1])]
+    rounds = (own[deck[turn]] for turn in range(wanted) for own, deck in decks if turn < len(deck))
+    return np.array(list(itertools.islice(rounds, wanted)))
 
 
 def _unrank(numbers: np.ndarray) -> np.ndarray:
@@ -67,18 +68,16 @@ def _different(images: list[np.ndarray], wanted: int, rng: np.random.Generator) 
     if _different_available(images) < 4 * wanted:  # few to choose from: list them all
         every = [(a, b) for i, own in enumerate(images) for other in images[:i] for a in own for b in other]
         return np.array(every)[rng.choice(len(every), wanted, replace=False)]
+    sizes, everyone = np.array([len(own) for own in images]), np.concatenate(images)
+    starts, owner = np.cumsum(sizes) - sizes, np.repeat(np.arange(len(images)), sizes)
     drawn: dict[tuple[int, int], None] = {}
-    # people first, then images: the rarely pictured count as much; where they run out of pairs, images decide
-    tries = 0
-    while len(drawn) < wanted:
-        tries += 1
-        a, b = _two_people(images, rng, uniform=tries < 20 * wanted)
-        x, y = int(rng.choice(images[a])), int(rng.choice(images[b]))
-        drawn[min(x, y), max(x, y)] = None
-    return np.array(list(drawn))
-
-
-def _two_people(images: list[np.ndarray], rng: np.random.Generator, uniform: bool) -> tuple[int, int]:
-    sizes = np.array([1 if uniform else len(own) for own in images])
-    a, b = rng.choice(len(images), 2, replace=False, p=sizes / sizes.sum())
-    return int(a), int(b)
+    # people first, then images, so that the rarely pictured count as much; where they run out of pairs, images decide
+    for turn in itertools.count():
+        sides = rng.integers(len(images) if turn < 20 else len(everyone), size=(2, wanted))
+        if turn < 20:
+            sides = starts[sides] + (rng.random((2, wanted)) * sizes[sides]).astype(np.int64)
+        sides = np.sort(everyone[sides[:, owner[sides[0]] != owner[sides[1]]]], axis=0)
+        drawn |= dict.fromkeys(zip(*sides.tolist(), strict=True))
+        if len(drawn) >= wanted:
+            break
+    return np.array(list(itertools.islice(drawn, wanted)))

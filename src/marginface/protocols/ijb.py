@@ -22,8 +22,8 @@ from marginface.metrics.identification import (
 )
 from marginface.metrics.intervals import Interval, VerificationIntervals, mean_interval
 from marginface.metrics.large_intervals import tar_intervals
-from marginface.metrics.result import VerificationResult
-from marginface.metrics.roc import equal_error_rate, nearest_tar, reference_roc
+from marginface.metrics.result import Trials, VerificationResult
+from marginface.metrics.roc import TarAtFar, equal_error_rate, nearest_tar, reference_roc
 from marginface.metrics.scores import pair_scores
 from marginface.metrics.search_result import IdentificationResult
 from marginface.metrics.templates import Pooling, Templates, pool_templates
@@ -70,29 +70,16 @@ class Ijb:
         roc = reference_roc(scores, self.meta.same)
         eer, eer_threshold = equal_error_rate(roc)
         tars = [nearest_tar(roc, fpr) for fpr in fprs]
-        intervals = None
-        if replicates:
-            people = _people(self.meta, templates.ids)
-            thresholds = {tar.far: tar.threshold for tar in tars if tar.threshold is not None and not tar.reason}
-            bounds = tar_intervals(scores, self.meta.same, people[first], people[second], thresholds, replicates)
-            intervals = VerificationIntervals(None, None, None, bounds, "subject", len(np.unique(people)), replicates)
+        trials = Trials(f"{self.name} 1:1", first, second, self.meta.same, subjects=_people(self.meta, templates.ids))
         return VerificationResult(
             model=model,
-            benchmark=f"{self.name} 1:1",
+            trials=trials,
             scores=scores,
-            same=self.meta.same,
-            first=first,
-            second=second,
-            keys=None,
-            fold_accuracy=None,
-            exact=None,
             roc=roc,
             eer=eer,
             eer_threshold=eer_threshold,
             tars=tars,
-            val=None,
-            xnorm=None,
-            intervals=intervals,
+            intervals=_tar_intervals(scores, trials, tars, replicates) if replicates else None,
             rule="nearest FAR of scikit-learn's ROC points, the larger TAR of equals",
         )
 
@@ -189,6 +176,17 @@ def _people(meta: IjbMeta, ids: np.ndarray) -> np.ndarray:
     listed = ids[places] == known[:, 0]
     people[places[listed]] = known[listed, 1]
     return np.unique(people, return_inverse=True)[1].astype(np.int32)
+
+
+def _tar_intervals(
+    scores: np.ndarray, trials: Trials, tars: Sequence[TarAtFar], replicates: int
+) -> VerificationIntervals | None:
+    thresholds = {tar.far: tar.threshold for tar in tars if tar.threshold is not None and not tar.reason}
+    if trials.people is None or not thresholds:
+        return None
+    bounds = tar_intervals(scores, trials.same, *trials.people, thresholds, replicates)
+    units = len(np.unique(np.concatenate(trials.people)))
+    return VerificationIntervals(None, None, None, bounds, "subject", units, replicates)
 
 
 def _only_mates(probes: np.ndarray, labels: np.ndarray, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

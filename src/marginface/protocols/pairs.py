@@ -11,7 +11,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.files import replace_file
-from marginface.metrics.result import FARS, VerificationResult, verify
+from marginface.metrics.result import FARS, Trials, VerificationResult, verify
 from marginface.metrics.variants import OpenvinoLfw, openvino_lfw
 from marginface.metrics.verification import check_embeddings, consecutive_folds, squared_distances
 from marginface.protocols.draw import draw_pairs
@@ -57,22 +57,12 @@ class Pairs:
         Raises InputError for a wrong count or dimension and for zero or non-finite embeddings.
         """
         check_embeddings(embeddings, len(self.images))
-        return verify(
-            embeddings,
-            self.first,
-            self.second,
-            self.same,
-            self.folds,
-            model=model,
-            benchmark=self.name,
-            subjects=self.subjects,
-            keys=self.keys,
-            notes=self.notes,
-            xnorm=xnorm,
-            fars=fars,
-            replicates=replicates,
-            seed=seed,
-        )
+        return verify(embeddings, self.trials, model=model, xnorm=xnorm, fars=fars, replicates=replicates, seed=seed)
+
+    @property
+    def trials(self) -> Trials:
+        """The comparisons, without the images."""
+        return Trials(self.name, self.first, self.second, self.same, self.folds, self.subjects, self.keys, self.notes)
 
     def openvino_lfw(self, embeddings: np.ndarray) -> OpenvinoLfw:
         """The figures of OpenVINO's `evaluate_lfw` for `embeddings`, float (len(images), D)."""
@@ -145,6 +135,8 @@ def make_pairs(
     None takes LFW's 300, or as many as the set yields. keys: name of every record, by default `person/index`.
     Raises InputError when the labels cannot yield them.
     """
+    if folds < 2:
+        raise InputError(f"accuracy over folds needs at least 2 folds, not {folds}")
     first, second, same = draw_pairs(labels, folds, per_fold, seed)
     records, index = np.unique(np.concatenate([first, second]), return_inverse=True)
     return Pairs(

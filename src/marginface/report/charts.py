@@ -21,6 +21,7 @@ class Axis:
     high: float
     log: bool = False
     unit: str = "number"
+    marks: tuple[float, ...] = ()  # ticks, where powers of ten are too few
 
     def fractions(self, values: np.ndarray) -> np.ndarray:
         """Position of `values` along the axis, 0 at its low end, clipped to the axis."""
@@ -32,6 +33,8 @@ class Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """(value, text) of each tick."""
+        if self.marks:
+            return [(mark, f"{mark:g}") for mark in self.marks if self.low <= mark <= self.high]
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [(10.0**power, self.text(10.0**power)) for power in powers]

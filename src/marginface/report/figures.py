@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from marginface.metrics.reject import RejectCurve
 from marginface.metrics.result import VerificationResult
 from marginface.metrics.roc import corner_points
+from marginface.metrics.search_result import IdentificationResult
 from marginface.report.charts import Axis, Chart, Series, line_chart, nice_range
 
 STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
@@ -56,7 +58,7 @@ def histogram_chart(name: str, result: VerificationResult) -> Chart:
     edges = np.linspace(low, high, bins + 1)
     series = []
     for label, kind, style in (("different people", False, "different"), ("same person", True, "same")):
-        counts, _ = np.histogram(result.scores[result.same == kind], edges)
+        counts, _ = np.histogram(result.scores[result.trials.same == kind], edges)
         share = counts / max(1, counts.sum())
         series.append(Series(label, np.repeat(edges, 2)[1:-1], np.repeat(share, 2), style, filled=True))
     top = nice_range(np.array([0, max(float(one.y.max()) for one in series)]))[1]
@@ -68,7 +70,7 @@ def threshold_table(result: VerificationResult) -> dict[str, Any]:
     """Accepted same and different pairs at `CUTS` thresholds over the histogram's axis, for the slider."""
     low, high = nice_range(result.scores)
     cuts = np.linspace(low, high, CUTS)
-    sides = [np.sort(result.scores[result.same == kind]) for kind in (True, False)]
+    sides = [np.sort(result.scores[result.trials.same == kind]) for kind in (True, False)]
     true_accepts, false_accepts = (len(side) - np.searchsorted(side, cuts, side="left") for side in sides)
     return {
         "model": result.model,
@@ -80,6 +82,31 @@ def threshold_table(result: VerificationResult) -> dict[str, Any]:
         "trueAccepts": true_accepts.tolist(),
         "falseAccepts": false_accepts.tolist(),
     }
+
+
+def cmc_chart(name: str, results: Sequence[IdentificationResult]) -> Chart:
+    """Share of the probes found within each rank, ranks logarithmic."""
+    series = [
+        Series(one.model, np.arange(1, len(one.cmc) + 1, dtype=np.float64), one.cmc, style)
+        for one, style in zip(results, styles(len(results)), strict=True)
+    ]
+    deepest = max(2.0, max(float(one.x[-1]) for one in series))
+    low = nice_range(np.array([min(float(one.y.min()) for one in series), 1.0]))[0]
+    x = Axis("Rank", 1.0, deepest, log=True, marks=(1, 2, 5, 10, 20, 50))
+    return line_chart(name, "CMC", series, x, Axis("Probes found within it", max(0.0, low), 1.0, unit="percent"))
+
+
+def reject_chart(name: str, curves: Sequence[RejectCurve]) -> Chart:
+    """FNMR over the share of pairs left out, least quality first."""
+    series = []
+    for curve, style in zip(curves, styles(len(curves)), strict=True):
+        known = np.isfinite(curve.fnmr)
+        behind = zip(curve.genuines[known], curve.impostors[known], strict=True)
+        notes = [f"{own:,} same, {other:,} different pairs" for own, other in behind]
+        series.append(Series(curve.quality, curve.rejected[known], curve.fnmr[known], style, notes=notes))
+    top = nice_range(np.array([0.0, max(float(one.y.max()) for one in series)]))[1]
+    y = Axis(f"FNMR at FMR {curves[0].fmr:g}", 0.0, top, unit="percent")
+    return line_chart(name, "Error versus reject", series, Axis("Pairs left out", 0.0, 1.0, unit="percent"), y)
 
 
 def training_charts(history: Sequence[Mapping[str, str | float | None]]) -> list[Chart]:

@@ -12,8 +12,13 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.files import replace_file
+from marginface.metrics.compare import Comparison
+from marginface.metrics.groups import GroupTable
+from marginface.metrics.reject import RejectCurve
 from marginface.metrics.result import VerificationResult
+from marginface.metrics.search_result import IdentificationResult
 from marginface.report import figures, table
+from marginface.report import sheets as sheets_of
 from marginface.report.pictures import PictureOf, jpeg_uri, worst_pairs
 
 
@@ -36,6 +41,10 @@ def write_report(
     provenance: Provenance | None = None,
     pictures: Mapping[str, PictureOf] | None = None,
     samples: np.ndarray | None = None,
+    searches: Sequence[IdentificationResult] = (),
+    groups: Sequence[GroupTable] = (),
+    rejects: Sequence[RejectCurve] = (),
+    comparisons: Sequence[Comparison] = (),
 ) -> None:
     """Writes the page to `path`.
 
@@ -44,16 +53,23 @@ def write_report(
     training: rows of the training log (`step` and any numeric columns), one chart a column.
     pictures: benchmark name -> function from image index to RGB uint8 (H, W, 3), for the worst pairs.
     samples: RGB uint8 (H, W, 3) grid of training images as the network sees them.
+    searches: results of 1:N benchmarks, grouped and coloured like `results`.
+    groups, rejects, comparisons: tables by group, error-versus-reject curves, models compared.
     Raises InputError without results.
     """
-    if not results:
+    if not results and not searches:
         raise InputError("a report needs at least one result")
     benchmarks = [
         _benchmark(f"b{number}", name, [one for one in results if one.benchmark == name], pictures or {})
         for number, name in enumerate(dict.fromkeys(result.benchmark for result in results))
     ]
     curves = figures.training_charts(training) if training else []
-    charts = [chart for one in benchmarks for chart in one["charts"]] + curves
+    found = [_search(f"s{i}", own) for i, own in enumerate(_grouped(searches))]
+    sheets = [sheets_of.group_sheet(group) for group in groups]
+    sheets += [sheets_of.comparison_sheet(comparisons)] if comparisons else []
+    reject = figures.reject_chart("reject", rejects) if rejects else None
+    charts = [chart for one in benchmarks for chart in one["charts"]] + curves + [one["cmc"] for one in found]
+    charts += [reject] if reject else []
     data = {
         "charts": {chart.name: chart.data() for chart in charts},
         "thresholds": {f"{one['name']}-{i}": cut for one in benchmarks for i, cut in enumerate(one["thresholds"])},
@@ -70,7 +86,10 @@ def write_report(
             footnotes=table.footnotes(results),
             markdown=table.markdown_table(results),
             latex=table.latex_table(results),
-            json=json.dumps([result.to_json() for result in results], indent=1),
+            json=json.dumps([one.to_json() for one in results] + [one.to_json() for one in searches], indent=1),
+            searches=found,
+            sheets=sheets,
+            reject=reject,
             training=curves,
             samples=jpeg_uri(samples, longest=1400, quality=85) if samples is not None else "",
             provenance=provenance or Provenance(),
@@ -103,6 +122,15 @@ def _benchmark(
         "false_accepts": worst_pairs(subject, picture_of, same=False) if picture_of else None,
         "false_rejects": worst_pairs(subject, picture_of, same=True) if picture_of else None,
     }
+
+
+def _grouped(searches: Sequence[IdentificationResult]) -> list[list[IdentificationResult]]:
+    names = dict.fromkeys(one.benchmark for one in searches)
+    return [[one for one in searches if one.benchmark == name] for name in names]
+
+
+def _search(name: str, results: list[IdentificationResult]) -> dict[str, Any]:
+    return {"sheet": sheets_of.search_sheet(results), "cmc": figures.cmc_chart(f"{name}-cmc", results)}
 
 
 def _tiles(result: VerificationResult) -> list[dict[str, str]]:

@@ -21,7 +21,7 @@ def worst_pairs(result: VerificationResult, picture_of: PictureOf, same: bool, c
             "score": f"{result.scores[pair]:.3f}",
             "sides": [
                 {"source": jpeg_uri(picture_of(int(side))), "name": _name(result, int(side))}
-                for side in (result.first[pair], result.second[pair])
+                for side in (result.trials.first[pair], result.trials.second[pair])
             ],
         }
         for pair in result.worst(same, count)
@@ -40,4 +40,4 @@ def jpeg_uri(picture: np.ndarray, longest: int = 112, quality: int = 82) -> str:
 
 
 def _name(result: VerificationResult, image: int) -> str:
-    return result.keys[image] if result.keys is not None else f"image {image}"
+    return result.trials.keys[image] if result.trials.keys is not None else f"image {image}"

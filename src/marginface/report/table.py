@@ -49,7 +49,7 @@ def rows(results: Sequence[VerificationResult]) -> list[Row]:
             result.model,
             f"{result.roc.genuines:,} same, {result.roc.impostors:,} different",
             [*_headline(result), *(_tar(result, far) for far in fars)],
-            result.notes,
+            result.trials.notes,
         )
         for result in results
     ]
@@ -99,13 +99,13 @@ def markdown_table(results: Sequence[VerificationResult]) -> str:
     lines = ["| " + " | ".join(names) + " |", "|---|---|" + "--:|" * (len(names) - 2)]
     for row in rows(results):
         cells = [f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row.cells]
-        lines.append("| " + " | ".join([_escape_bar(row.benchmark), _escape_bar(row.model), *cells]) + " |")
+        lines.append("| " + " | ".join([escape_bar(row.benchmark), escape_bar(row.model), *cells]) + " |")
     return "\n".join(lines)
 
 
 def latex_table(results: Sequence[VerificationResult]) -> str:
     """The table in LaTeX (booktabs), figures without their intervals."""
-    names = [_escape_latex(name) for name in ["Benchmark", "Model", *headings(results)]]
+    names = [escape_latex(name) for name in ["Benchmark", "Model", *headings(results)]]
     lines = [
         rf"\begin{{tabular}}{{ll{'r' * (len(names) - 2)}}}",
         r"\toprule",
@@ -113,8 +113,8 @@ def latex_table(results: Sequence[VerificationResult]) -> str:
         r"\midrule",
     ]
     for row in rows(results):
-        cells = [cell.text.replace("±", r"$\pm$") for cell in row.cells]
-        lines.append(" & ".join([_escape_latex(row.benchmark), _escape_latex(row.model), *cells]) + r" \\")
+        cells = [escape_latex(cell.text) for cell in row.cells]
+        lines.append(" & ".join([escape_latex(row.benchmark), escape_latex(row.model), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
@@ -156,17 +156,19 @@ def _percents(interval: Interval | None) -> str:
 
 def footnotes(results: Sequence[VerificationResult]) -> list[str]:
     """Notes of the benchmarks and reasons for missing figures, each once."""
-    found = [f"{result.benchmark}: {note}" for result in results for note in result.notes]
+    found = [f"{result.benchmark}: {note}" for result in results for note in result.trials.notes]
     for result in results:
         found += [f"{result.benchmark}: FAR {tar.far:g} {tar.reason}" for tar in result.tars if tar.reason]
     return list(dict.fromkeys(found))
 
 
-def _escape_bar(text: str) -> str:
+def escape_bar(text: str) -> str:
+    """For a cell of a Markdown table."""
     return text.replace("|", r"\|")
 
 
-def _escape_latex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """For a cell of a LaTeX table."""
     for character in "%_&#$":
         text = text.replace(character, "\\" + character)
-    return text
+    return text.replace("±", r"$\pm$").replace("−", "$-$").replace("†", r"$\dagger$")

@@ -1,0 +1,108 @@
+"""A folder of known people: is this pair the same (best F1 over a sweep), and who is this (rank-1, macro-F1)?
+
+The pair figures are those of the VN-Celeb table: as many different as same pairs, the threshold swept. For
+the names, the first images of each person are enrolled (their mean is the person), all others are looked up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.metrics.f1 import SWEEP, F1Sweep, f1_sweep, macro_f1
+from marginface.metrics.identification import rank_rates, search
+from marginface.metrics.intervals import mean_interval
+from marginface.metrics.search_result import IdentificationResult
+from marginface.metrics.verification import check_embeddings, squared_distances
+from marginface.protocols.draw import draw_pairs
+from marginface.protocols.pairs import SUFFIXES
+
+RANKS = (1, 5, 10)
+MOST_PAIRS = 100_000
+
+
+@dataclass(frozen=True)
+class ClosedSet:
+    """images: what to embed, in this order. labels: int64 (N,), index into `names`. enrolled: bool (N,)."""
+
+    name: str
+    images: Sequence[Path]
+    labels: np.ndarray
+    names: Sequence[str]
+    enrolled: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+    def sweep(self, embeddings: np.ndarray, thresholds: np.ndarray | None = None) -> F1Sweep:
+        """Accuracy, precision, recall and F1 of the pairs at `thresholds`, by default at every score."""
+        check_embeddings(embeddings, len(self.images))
+        return f1_sweep(1 - squared_distances(embeddings, self.first, self.second) / 2, self.same, thresholds)
+
+    def score(self, embeddings: np.ndarray, model: str = "model", *, replicates: int = 1000) -> IdentificationResult:
+        """Every figure for `embeddings`, float (len(images), D), normalised here."""
+        exact, swept = self.sweep(embeddings), self.sweep(embeddings, SWEEP)
+        vectors = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        vectors = vectors.astype(np.float64)
+        gallery = np.zeros((len(self.names), vectors.shape[1]))
+        np.add.at(gallery, self.labels[self.enrolled], vectors[self.enrolled])
+        gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+        probes, people = vectors[~self.enrolled], self.labels[~self.enrolled]
+        found = search(probes, gallery, people, np.arange(len(self.names)))
+        named = np.concatenate([np.argmax(part @ gallery.T, axis=1) for part in np.array_split(probes, 64)])
+        intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in RANKS}
+        return IdentificationResult(
+            model=model,
+            benchmark=self.name,
+            probes=len(probes),
+            gallery=len(gallery),
+            people=len(np.unique(people)),
+            cmc=np.array(list(rank_rates(found.ahead, range(1, min(50, len(gallery)) + 1)).values())),
+            ranks=rank_rates(found.ahead, RANKS),
+            rates={},
+            intervals=intervals if replicates else {},
+            figures={
+                "macro F1": macro_f1(people, named),
+                **_pair_figures("", exact),
+                **_pair_figures(" on the grid 0 to 0.30", swept),
+            },
+        )
+
+
+def read_closed_set(folder: str | Path, enrol: int = 1, seed: int = 0) -> ClosedSet:
+    """One folder a person; the first `enrol` images of each, by name, are enrolled, and all others looked up.
+
+    Raises InputError for fewer than two people, and naming and counting people with too few images.
+    """
+    folder = Path(folder)
+    people = {
+        path.name: sorted(image for image in path.iterdir() if image.suffix.lower() in SUFFIXES)
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if path.is_dir()
+    }
+    people = {name: images for name, images in people.items() if images}
+    if len(people) < 2:
+        raise InputError(f"{folder} must hold at least two people, a folder of pictures each; it holds {len(people)}")
+    if few := [name for name, images in people.items() if len(images) <= enrol]:
+        raise InputError(
+            f"{len(few)} of {len(people)} people in {folder} have no picture left to look up after enrolling {enrol} "
+            f"(first: {few[0]}); add pictures or leave them out"
+        )
+    labels = np.repeat(np.arange(len(people)), [len(images) for images in people.values()])
+    places = np.concatenate([np.arange(len(images)) for images in people.values()])
+    first, second, same = draw_pairs(labels, 1, None, seed, most_each=MOST_PAIRS)
+    images = [image for own in people.values() for image in own]
+    return ClosedSet(folder.name, images, labels, list(people), places < enrol, first, second, same)
+
+
+def _pair_figures(suffix: str, sweep: F1Sweep) -> dict[str, float]:
+    at = sweep.best
+    return {
+        f"best pair F1{suffix}": float(sweep.f1[at]),
+        f"threshold of the best pair F1{suffix}": float(sweep.thresholds[at]),
+        f"pair precision there{suffix}": float(sweep.precision[at]),
+        f"pair recall there{suffix}": float(sweep.recall[at]),
+        f"pair accuracy there{suffix}": float(sweep.accuracy[at]),
+    }

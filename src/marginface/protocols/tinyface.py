@@ -1,0 +1,99 @@
+"""TinyFace: search of very small faces among 157,871, rank-1/5/20 as the AdaFace and CVLface scripts measure
+it.
+
+`<root>/tinyface/Testing_Set/` holds probe_img_ID_pairs.mat and gallery_match_img_ID_pairs.mat (names
+`<id>_<n>.jpg`) and the folder Gallery_Distractor; the images to embed are the aligned copies in
+`<root>/<aligned>`, of equal base name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.metrics.identification import rank_rates, search
+from marginface.metrics.intervals import mean_interval
+from marginface.metrics.search_result import IdentificationResult
+from marginface.metrics.verification import check_embeddings
+from marginface.protocols.matlab import read_names
+
+ALIGNED = "aligned_pad_0.1_pad_high"
+RANKS = (1, 5, 20)
+DISTRACTOR = -100
+DEEPEST_RANK = 50
+
+
+@dataclass(frozen=True)
+class Tinyface:
+    """images: what to embed, in this order: probes, then gallery matches, then distractors.
+
+    labels: int64 (len(images),), the person of each image, DISTRACTOR for distractors. probes: how many lead
+    the list.
+    """
+
+    images: list[Path]
+    labels: np.ndarray
+    probes: int
+
+    def score(self, embeddings: np.ndarray, model: str = "model", *, replicates: int = 1000) -> IdentificationResult:
+        """Ranks of the probes that have a mate, for `embeddings`, float (len(images), D), normalised here."""
+        check_embeddings(embeddings, len(self.images))
+        vectors = unit_rows(embeddings)
+        probe_labels, gallery_labels = self.labels[: self.probes], self.labels[self.probes :]
+        mated = np.isin(probe_labels, gallery_labels)
+        if not mated.any():
+            raise InputError("no probe of TinyFace has a mate in the gallery; check the lists")
+        probes, people = vectors[: self.probes][mated], probe_labels[mated]
+        found = search(probes, vectors[self.probes :], people, gallery_labels)
+        without = int(np.sum(~mated))
+        intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in RANKS}
+        return IdentificationResult(
+            model=model,
+            benchmark="TinyFace",
+            probes=len(probes),
+            gallery=len(gallery_labels),
+            people=len(np.unique(people)),
+            cmc=np.array(list(rank_rates(found.ahead, range(1, DEEPEST_RANK + 1)).values())),
+            ranks=rank_rates(found.ahead, RANKS),
+            rates={},
+            intervals=intervals if replicates else {},
+            figures={},
+            notes=[f"{without} probe(s) without a mate are left out"] if without else [],
+        )
+
+
+def read_tinyface(root: str | Path, aligned: str = ALIGNED) -> Tinyface:
+    """Raises InputError for missing lists, and naming and counting listed images that have no aligned copy."""
+    root = Path(root)
+    testing = root / "tinyface" / "Testing_Set"
+    probes = read_names(testing / "probe_img_ID_pairs.mat", "probe_set")
+    matches = read_names(testing / "gallery_match_img_ID_pairs.mat", "gallery_set")
+    distractors = sorted(path.name for path in (testing / "Gallery_Distractor").rglob("*") if path.is_file())
+    if not (root / aligned).is_dir():
+        raise InputError(f"{root / aligned} does not exist; align TinyFace's images into it first")
+    copies = {path.stem: path for path in sorted((root / aligned).rglob("*")) if path.is_file()}
+    names = [*probes, *matches, *distractors]
+    if missing := [name for name in names if Path(name).stem not in copies]:
+        raise InputError(
+            f"{len(missing)} of TinyFace's {len(names)} images have no aligned copy in {root / aligned} "
+            f"(first: {missing[0]}); align them"
+        )
+    labels = [*_people(probes), *_people(matches), *[DISTRACTOR] * len(distractors)]
+    return Tinyface([copies[Path(name).stem] for name in names], np.array(labels), len(probes))
+
+
+def unit_rows(embeddings: np.ndarray) -> np.ndarray:
+    """float64 (N, D), each row of length 1."""
+    vectors = embeddings.astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def _people(names: Sequence[str]) -> list[int]:
+    """The number before the first underscore of each name."""
+    heads = [name.partition("_")[0] for name in names]
+    if wrong := [name for name, head in zip(names, heads, strict=True) if not head.isdecimal()]:
+        raise InputError(f"{len(wrong)} names of TinyFace do not begin with a person's number (first: {wrong[0]})")
+    return [int(head) for head in heads]

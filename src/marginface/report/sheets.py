@@ -1,0 +1,145 @@
+"""The other tables of a report: search, groups of people, models compared. For the terminal, page, Markdown, LaTeX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marginface.metrics.compare import Comparison
+from marginface.metrics.groups import GroupTable
+from marginface.metrics.intervals import Interval
+from marginface.metrics.search_result import IdentificationResult
+from marginface.report.table import Cell, escape_bar, escape_latex, percent
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: its first heading names the rows, whose first cell is their name."""
+
+    title: str
+    caption: str
+    headings: list[str]
+    rows: list[list[Cell]]
+    notes: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """GitHub Markdown; intervals stand in brackets."""
+        lines = ["| " + " | ".join(self.headings) + " |", "|---|" + "--:|" * (len(self.headings) - 1)]
+        for row in self.rows:
+            cells = [f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row]
+            lines.append("| " + " | ".join(map(escape_bar, cells)) + " |")
+        return "\n".join(lines)
+
+    def latex(self) -> str:
+        """LaTeX (booktabs), figures without their intervals."""
+        head = " & ".join(map(escape_latex, self.headings)) + r" \\"
+        lines = [rf"\begin{{tabular}}{{l{'r' * (len(self.headings) - 1)}}}", r"\toprule", head, r"\midrule"]
+        lines += [" & ".join(escape_latex(cell.text) for cell in row) + r" \\" for row in self.rows]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def print_sheet(sheet: Sheet, console: Console | None = None) -> None:
+    """Prints the table; intervals stand below their figures."""
+    console = console or Console()
+    table = Table(title=Text(sheet.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, heading in enumerate(sheet.headings):
+        table.add_column(Text(heading), justify="right" if number else "left")
+    for row in sheet.rows:
+        table.add_row(
+            *(Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim")) for cell in row)
+        )
+    console.print(table)
+    for line in filter(None, [sheet.caption, *sheet.notes]):
+        console.print(Text(line, "dim"))
+
+
+def search_sheet(results: Sequence[IdentificationResult]) -> Sheet:
+    """Ranks, identification rates and named figures of one benchmark, one row a model."""
+    ranks = list(dict.fromkeys(rank for one in results for rank in one.ranks))
+    rates = list(dict.fromkeys((name, rate.fpir) for one in results for name, own in one.rates.items() for rate in own))
+    if any(name == "open-set mean" for name, _ in rates):  # the single galleries stay in the JSON
+        rates = [key for key in rates if key[0] in ("legacy", "open-set mean")]
+    figures = list(dict.fromkeys(name for one in results for name in one.figures))
+    rows = []
+    for one in results:
+        found = {(name, rate.fpir): rate for name, own in one.rates.items() for rate in own}
+        cells = [Cell(one.model)]
+        cells += [_share(one.ranks.get(rank), one.intervals.get(f"rank {rank}")) for rank in ranks]
+        for key in rates:
+            rate = found.get(key)
+            mark = "*" if rate and rate.reason else ""
+            cells.append(_share(rate.tpir if rate else None, one.intervals.get(f"{key[0]} {key[1]:g}"), mark))
+        cells += [Cell(f"{one.figures[name]:.4f}" if name in one.figures else "–") for name in figures]
+        rows.append(cells)
+    first = results[0]
+    reasons = [f"* FPIR {rate.fpir:g} {rate.reason}" for one in results for own in one.rates.values() for rate in own
+               if rate.reason]  # fmt: skip
+    return Sheet(
+        title=first.benchmark,
+        caption=f"{first.probes:,} probes of {first.people:,} people, {first.gallery:,} in the gallery; "
+        "shares in %; low–high: 95 % interval, people drawn, thresholds held.",
+        headings=[
+            "Model",
+            *(f"Rank\u00a0{rank}" for rank in ranks),
+            *(f"{name} TPIR @\u00a0{fpir:g}" for name, fpir in rates),
+            *figures,
+        ],
+        rows=rows,
+        notes=list(dict.fromkeys([*(note for one in results for note in one.notes), *reasons])),
+    )
+
+
+def group_sheet(table: GroupTable) -> Sheet:
+    """Error rates of each group, and the worst ratio between groups."""
+    rows = [
+        [
+            Cell(group.group),
+            Cell(f"{group.genuines:,}"),
+            _share(group.fnmr, group.fnmr_interval),
+            Cell(f"{group.impostors:,}"),
+            _share(group.fmr, group.fmr_interval),
+        ]
+        for group in table.groups
+    ]
+    worst = [f"{name} {ratio:.2f}" for name, ratio in (("FNMR", table.worst_fnmr), ("FMR", table.worst_fmr)) if ratio]
+    return Sheet(
+        title=f"By {table.column}, at one threshold of {table.threshold:.3f}",
+        caption="Highest rate over lowest: " + (", ".join(worst) if worst else "not defined (a rate is 0 or missing)"),
+        headings=[table.column, "same pairs", "FNMR %", "different pairs", "FMR %"],
+        rows=rows,
+        notes=[f"{table.left_out:,} pairs across groups or of unknown group are left out"] if table.left_out else [],
+    )
+
+
+def comparison_sheet(comparisons: Sequence[Comparison]) -> Sheet:
+    """Differences between pairs of models, with intervals and McNemar's test."""
+    names = list(dict.fromkeys(name for one in comparisons for name in one.differences))
+    rows = []
+    for one in comparisons:
+        cells = [Cell(f"{one.second} − {one.first} on {one.benchmark}")]
+        for name in names:
+            difference, bounds = one.differences[name]
+            mark = "" if bounds.low <= 0 <= bounds.high else " †"
+            interval = f"{100 * bounds.low:+.2f} to {100 * bounds.high:+.2f}"
+            cells.append(Cell(f"{100 * difference:+.2f}{mark}", interval))
+        p = f"{one.p_value:.3f}" if one.p_value >= 0.001 else f"{one.p_value:.0e}"
+        rows.append([*cells, Cell(f"{one.only_second} : {one.only_first}"), Cell(p)])
+    return Sheet(
+        title="Models compared",
+        caption="Differences in percentage points, 95 % interval of the same drawn people below; † it does not hold 0.",
+        headings=["Difference", *(_shown(name) for name in names), "right alone", "McNemar p"],
+        rows=rows,
+    )
+
+
+def _share(value: float | None, interval: Interval | None, mark: str = "") -> Cell:
+    if value is None:
+        return Cell("–")
+    return Cell(percent(value) + mark, f"{percent(interval.low)}–{percent(interval.high)}" if interval else "")
+
+
+def _shown(name: str) -> str:
+    return {"accuracy": "Accuracy", "auc": "AUC", "eer": "EER"}.get(name, name.replace("tar ", "TAR @ "))
