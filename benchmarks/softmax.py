@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from marginface.margins import BinaryMargin, create_margin, list_margins
 from marginface.softmax import MarginSoftmax
-from marginface.softmax.kernels import default_block
+from marginface.softmax.kernels import default_block, product
 
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "1000000000"}
 FEATURES = 512
@@ -111,8 +111,8 @@ def machine_steps(rows: int) -> dict[str, Step]:
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         x, w, p = (torch.randn(shape).to(dtype) for shape in ((rows, FEATURES), (block, FEATURES), (rows, block)))
         out, by_x, by_w = torch.empty_like(p), torch.empty_like(x), torch.empty_like(w)
-        steps[f"gemm {name} xW"] = lambda x=x, w=w, out=out: torch.mm(x, w.T, out=out)
-        steps[f"gemm {name} pW"] = lambda p=p, w=w, by_x=by_x: torch.mm(p, w, out=by_x)
+        steps[f"gemm {name} xW"] = lambda x=x, w=w, out=out: product(x, w, lambda: out)
+        steps[f"gemm {name} pW"] = lambda p=p, w=w, by_x=by_x: product(p, w.T, lambda: by_x)
         steps[f"gemm {name} pX"] = lambda p=p, x=x, by_w=by_w: torch.mm(p.T, x, out=by_w)
     big = torch.zeros(2**26)
     steps["memory"] = lambda: big.add_(1.0)

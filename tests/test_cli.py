@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from marginface import cli
+from marginface.commands import train
 from marginface.training.config import Config, recipe_files
 from people import write_people
 
@@ -31,7 +32,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Configurations that would have been trained."""
     configs: list[Config] = []
-    monkeypatch.setattr(cli, "start_training", lambda config, **_: configs.append(config))
+    monkeypatch.setattr(train, "start_training", lambda config, **_: configs.append(config))
     return configs
 
 

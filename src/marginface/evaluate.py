@@ -122,8 +122,7 @@ def measure(
 ) -> VerificationResult:
     """Every figure of `model` on the benchmark; `replicates` 0 leaves the confidence intervals out."""
     embeddings = np.concatenate(list(model.raw(benchmark.images(model.preprocessing.size), flip)))
-    norm = float(np.linalg.norm(embeddings, axis=1).mean())
-    return benchmark.pairs.score(embeddings, name, xnorm=norm, replicates=replicates)
+    return benchmark.pairs.score(embeddings, name, replicates=replicates)
 
 
 def measure_pixels(benchmark: Benchmark, size: int) -> VerificationResult:

@@ -96,9 +96,11 @@ def test_threads_share_a_reader(tmp_path):
 
     write_parquet(faces(LABELS * 20), tmp_path / "x")
     reader = open_reader(tmp_path / "x")
-    with ThreadPoolExecutor(4) as pool:
-        for index, records in enumerate(pool.map(lambda i: reader.read([i]), range(200))):
-            assert records[0].image == picture(index)
+    images = [picture(index) for index in range(200)]
+    order = np.random.default_rng(0).permutation(np.tile(np.arange(200), 5)).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        for index, records in zip(order, pool.map(lambda i: reader.read([i]), order), strict=True):
+            assert records[0].image == images[index]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from golden_files import arrays, entries, entry
 from softmax_cases import (
@@ -118,14 +118,18 @@ def test_gradcheck() -> None:
     exponent=st.integers(-20, 20),
     kind=st.sampled_from(["random", "zero", "own class", "opposite"]),
     dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
+    precision=st.sampled_from(["auto", "bfloat16"]),
 )
+@example(exponent=9, kind="random", dtype=torch.bfloat16, precision="auto")
+@example(exponent=10, kind="opposite", dtype=torch.float32, precision="auto")
+@example(exponent=17, kind="random", dtype=torch.float32, precision="bfloat16")
 @settings(max_examples=12, deadline=None)
-def test_always_finite(name: str, exponent: int, kind: str, dtype: torch.dtype) -> None:
+def test_always_finite(name: str, exponent: int, kind: str, dtype: torch.dtype, precision: str) -> None:
     case = batch(num_rows=6, num_features=8, num_classes=5)
     own_ND = case.weight_CD[case.labels_N.clamp_min(0)]
     x_ND = {"random": case.x_ND, "zero": 0 * own_ND, "own class": own_ND, "opposite": -own_ND}[kind]
     x_ND = (x_ND * 10.0**exponent).clamp(torch.finfo(dtype).min, torch.finfo(dtype).max).to(dtype)
-    head = head_for(name, case.weight_CD.float(), block_size=2)
+    head = head_for(name, case.weight_CD.float(), block_size=2, precision=precision)
     with torch.autocast("cpu", torch.bfloat16):
         found = train_steps(head, x_ND, case.labels_N)
     assert all(value.isfinite().all() for key, value in found.items() if not (dtype != torch.float32 and key[0] == "x"))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from marginface.backbones.blocks import Backbone, in_weight_precision
+from marginface.backbones.blocks import Backbone, conv3x3, in_weight_precision
 from marginface.backbones.iresnet import Block
 
 LEVELS = (4, 2, 1)  # of a pyramid, with the cells in pixels of each level: all give 28×28 cells
@@ -70,6 +70,15 @@ def _without_contrast(cells: Tensor) -> Tensor:
     return (by_level / (energy.unsqueeze(2) + 0.003) + 1e-6).sqrt().flatten(1, 2)
 
 
+class DownBlock(Block):
+    """A residual block at half the resolution from its first convolution on: half the products of `Block`'s."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels, 2, se=False)
+        self.conv1 = conv3x3(in_channels, channels, 2)
+        self.conv2 = conv3x3(channels, channels)
+
+
 class GradientNet(Backbone):
     """Oriented gradients beside a few learned colour filters, then residual blocks from 28×28 to 7×7.
 
@@ -90,9 +99,9 @@ class GradientNet(Backbone):
         )
         self.trunk = nn.Sequential(
             Block(width, width, 1, se=False),
-            Block(width, 2 * width, 2, se=False),
+            DownBlock(width, 2 * width),
             Block(2 * width, 2 * width, 1, se=False),
-            Block(2 * width, 4 * width, 2, se=False),
+            DownBlock(2 * width, 4 * width),
         )
         self.bn = nn.BatchNorm2d(4 * width)
         self.dropout = nn.Dropout(dropout)

@@ -38,7 +38,7 @@ def decode_batch(
 
     Raises InputError for an image of another size, unless `resize` is given.
     """
-    images = np.zeros((len(records), size, size, 3), dtype=np.uint8)
+    images = np.empty((len(records), size, size, 3), dtype=np.uint8)
     failures: dict[int, str] = {}
 
     def fill(positions: range) -> None:
@@ -48,6 +48,7 @@ def decode_batch(
                 picture = _decode(records[position], row)
             except InputError as error:
                 failures[position] = str(error)
+                row[:] = 0
                 continue
             if picture is not row:
                 row[:] = _fit(picture, size, resize, records[position].key)
@@ -69,23 +70,37 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
 
 def _decode(record: Record, out: np.ndarray | None) -> np.ndarray:
-    """As `decode`; a plain JPEG of exactly the size of `out` is decoded into it without a copy."""
+    """As `decode`; a plain JPEG of exactly the size of `out` is decoded into it, and only then `out` is returned."""
     if isinstance(record.image, np.ndarray):
         return _checked_array(record.image, record.key)
+    if out is not None and _decoded_into(out, record.image):
+        return out
     try:
         height, width = image_size(record.image)
         if height * width > MAX_PIXELS:
             raise ValueError(f"it claims {width}×{height} pixels, more than the {MAX_PIXELS:,} allowed")
         if not record.image.startswith(JPEG):
             return _decode_by_opencv(record.image)
-        if out is None or out.shape != (height, width, 3):
-            out = np.empty((height, width, 3), dtype=np.uint8)
-        simplejpeg.decode_jpeg(record.image, buffer=out)
-        if record.image.find(b"Exif\0\0", 0, 4096) >= 0:
-            return _decode_by_opencv(record.image)  # which turns the picture as EXIF says
-        return out
+        picture: np.ndarray = simplejpeg.decode_jpeg(record.image)  # which also finds those cut short
+        return _decode_by_opencv(record.image) if _has_exif(record.image) else picture
     except (ValueError, cv2.error) as error:
         raise InputError(f"{record.key}: the image cannot be read: {_reason(error)}.") from error
+
+
+def _decoded_into(out: np.ndarray, data: bytes) -> bool:
+    """The way of nearly all training images, with nothing that costs time; False for anything out of the ordinary."""
+    if not data.startswith(JPEG) or _has_exif(data):
+        return False
+    try:
+        picture = simplejpeg.decode_jpeg(data, buffer=out)  # refuses what is larger than `out` before decoding
+    except ValueError:
+        return False
+    return bool(picture.shape == out.shape)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a JPEG has the segment that may ask for a rotation; some programs put others before it."""
+    return data.find(b"Exif\0\0", 0, 4096) >= 0
 
 
 def _decode_by_opencv(data: bytes) -> np.ndarray:

@@ -37,6 +37,7 @@ def _by_product(
     right = np.ascontiguousarray(vectors[columns].T)
     step = max(1, BLOCK // len(columns))
     block_of = (row_of // step).astype(np.uint16)
+    place = (row_of % step) * np.int32(len(columns)) + column_of  # in the block's product, below 2^31
     order = np.argsort(block_of, kind="stable")  # a radix sort for 16 bits
     blocks = -(-len(rows) // step)
     bounds = np.searchsorted(block_of[order], np.arange(blocks + 1))
@@ -44,7 +45,7 @@ def _by_product(
     for number in range(blocks):
         pairs = order[bounds[number] : bounds[number + 1]]
         product = vectors[rows[number * step : (number + 1) * step]] @ right
-        scores[pairs] = product[row_of[pairs] - number * step, column_of[pairs]]
+        scores[pairs] = product.ravel().take(place[pairs])
     return scores
 
 

@@ -54,7 +54,9 @@ class ArchiveReader:
         try:
             image = zip_content(self._data, member) if self._zip else self._data[offset : offset + size]
         except ValueError as error:
-            raise InputError(f"{self.path}: record {index}, {key}, byte {offset}, is damaged: {error}.") from error
+            raise InputError(
+                f"{self.path}: record {index}, {key!r:.200}, byte {offset}, is damaged: {error}."
+            ) from error
         return Record(image, int(self.labels[index]), key)
 
 

@@ -48,13 +48,15 @@ def zip_members(path: Path) -> Iterator[Member]:
                 if entry.filename.endswith("/"):
                     continue
                 if entry.flag_bits & 1:
-                    raise InputError(f"{path}: {entry.filename} is encrypted; unpack the archive first.")
+                    raise InputError(f"{path}: {entry.filename!r:.200} is encrypted; unpack the archive first.")
                 if entry.compress_type not in (STORED, DEFLATED):
                     raise InputError(
-                        f"{path}: {entry.filename} is packed by a method that is not read; unpack it first."
+                        f"{path}: {entry.filename!r:.200} is packed by a method that is not read; unpack it first."
                     )
                 sizes = entry.file_size, entry.compress_size
                 yield Member(entry.filename, entry.header_offset, *sizes, entry.compress_type, entry.CRC)
+    except InputError:
+        raise
     except (zipfile.BadZipFile, struct.error, ValueError, OverflowError, EOFError, NotImplementedError) as error:
         raise InputError(f"{path}: the directory of the zip archive is damaged: {error}.") from error
 

@@ -12,15 +12,7 @@ from marginface.errors import InputError
 from marginface.readers import sidecar
 from marginface.readers.base import Record
 from marginface.readers.mapped import map_file
-from marginface.readers.recordio_format import (
-    FIRST,
-    HEADER,
-    LONGEST,
-    MAGIC,
-    read_record,
-    unpack,
-    unpack_range,
-)
+from marginface.readers.recordio_format import FIRST, HEADER, LONGEST, MAGIC, read_image, read_record, unpack_range
 from marginface.readers.recordio_index import load_index
 
 EXACT = 1 << 24  # float32, in which InsightFace stores keys and labels, is exact up to here
@@ -81,7 +73,7 @@ class RecordIOReader:
 
     def _read_one(self, index: int) -> Record:
         try:
-            label, _, image = unpack(read_record(self._data, int(self._offsets[index]))[0])
+            label, image = read_image(self._data, int(self._offsets[index]))
         except ValueError as error:
             self._refuse(index, str(error))
         classes = self._declared_classes or EXACT
@@ -131,7 +123,7 @@ class RecordIOReader:
         count = end - start
         first = int(np.argmax(keys == start))
         run = keys[first : first + count]
-        if len(run) == count and (count == 0 or run[0] == start) and (run[1:] - run[:-1] == 1).all():
+        if len(run) == count and _is_range(run, start):
             return slice(first, first + count)
         order = np.argsort(keys, kind="stable")
         rows = order[np.searchsorted(keys, start, sorter=order) : np.searchsorted(keys, end, sorter=order)]
@@ -194,6 +186,13 @@ def is_recordio(path: Path) -> bool:
 def _compact(keys: np.ndarray) -> range | np.ndarray:
     """Consecutive keys as a range, others as the array."""
     first = int(keys[0]) if len(keys) else 0
-    if (keys[1:] - keys[:-1] == 1).all():
-        return range(first, first + len(keys))
-    return keys
+    return range(first, first + len(keys)) if _is_range(keys, first) else keys
+
+
+def _is_range(keys: np.ndarray, first: int) -> bool:
+    """Whether keys are first, first + 1, ...; piece by piece, since comparing millions at once takes memory."""
+    for start in range(0, len(keys), 65536):
+        piece = keys[start : start + 65536]
+        if not np.array_equal(piece, np.arange(first + start, first + start + len(piece))):
+            return False
+    return True

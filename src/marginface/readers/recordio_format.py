@@ -16,6 +16,7 @@ LONGEST = (1 << 29) - 1
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 CHUNK = struct.Struct("<II")
 HEADER = struct.Struct("<IfQQ")
+PLAIN = struct.Struct("<IIIf")
 
 
 def read_record(data: bytes | mmap.mmap, offset: int) -> tuple[bytes, int]:
@@ -62,6 +63,18 @@ def unpack(record: bytes) -> tuple[float, int, bytes]:
     if flag:
         (label,) = struct.unpack_from("<f", record, HEADER.size)
     return label, identifier, record[image:]
+
+
+def read_image(data: bytes | mmap.mmap, offset: int) -> tuple[float, bytes]:
+    """(label, image) of the record at `offset`. Raises ValueError as `read_record` and `unpack` do."""
+    if 0 <= offset <= len(data) - PLAIN.size:
+        magic, word, flag, label = PLAIN.unpack_from(data, offset)
+        end = offset + CHUNK.size + word
+        # nearly all records: whole, with one label; the image is copied once
+        if magic == MAGIC and flag == 0 and HEADER.size <= word <= LONGEST and end <= len(data):
+            return label, data[offset + CHUNK.size + HEADER.size : end]
+    label, _, image = unpack(read_record(data, offset)[0])
+    return label, image
 
 
 def unpack_range(record: bytes) -> tuple[float, float] | None:

@@ -1,6 +1,7 @@
 """Parquet row groups and Arrow batches behind one face: numbered rows, read part by part. For `table`."""
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Table:
         self.parts: list[Part] = []
         for file in files:
             self.parts += self._try(file, _parts, self.pyarrow, file)
+        self._turn = threading.Lock()  # pyarrow's Parquet files crash when two threads read from one
         self._starts = np.cumsum([0, *(part.rows for part in self.parts)])
         self._kept = functools.lru_cache(maxsize=GROUPS_KEPT)(self._load)
 
@@ -69,7 +71,8 @@ class Table:
 
     def _load(self, number: int, names: tuple[str, ...]) -> Any:
         part = self.parts[number]
-        columns = self._try(part.file, part.load, list(names))
+        with self._turn:
+            columns = self._try(part.file, part.load, list(names))
         if columns.num_rows != part.rows:
             raise InputError(f"{part.file}: part {number} has {columns.num_rows} rows, not the {part.rows} promised.")
         return columns

@@ -185,11 +185,15 @@ class CrossEntropy:
             return offset_R
         bits_R = self.log_sum_R.detach().clamp_min(-1e4) * BITS  # −inf where there is no other class
         rounded_R = bits_R.to(dtype).to(bits_R.dtype)
-        self.row_factor_R = self.by_log_sum_R * self.scale_R.detach() * (rounded_R - bits_R).exp2()
+        self.certain_R = (bits_R - rounded_R).clamp(-HIGHEST_BIT, HIGHEST_BIT)  # where the probability is 1
+        self.row_factor_R = self.by_log_sum_R * self.scale_R.detach() * (-self.certain_R).exp2()
         return rounded_R
 
     def gradient(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
         if not self.general:
+            if not self.bounded:
+                # long logits are rounded by more than a bit
+                products_RK.clamp_max_(self.certain_R[:, None].to(products_RK.dtype))
             products_RK.exp2_()  # the probability, but for the row factor
             return
         for rows in row_tiles(products_RK, self.num_labelled):
@@ -200,7 +204,8 @@ class CrossEntropy:
             cos_TK = (products_TK + offset_T1).requires_grad_()
             bent_TK = self._bend(cos_TK, rows)
         scale_T1, log_sum_T1 = self.scale_R.detach()[rows, None], self.log_sum_R.detach()[rows, None]
-        grad_TK = (bent_TK.detach() * (scale_T1 * BITS)).sub_(log_sum_T1 * BITS).exp2_()
+        bits_TK = (bent_TK.detach() * (scale_T1 * BITS)).sub_(log_sum_T1 * BITS)
+        grad_TK = bits_TK.clamp_max_(0).exp2_()  # a probability, however coarse the rounding of long logits
         grad_TK.mul_(self.by_log_sum_R[rows, None] * scale_T1).add_(self.by_total_R[rows, None] * scale_T1)
         put_targets(grad_TK, column_T, 0.0)
         products_TK.copy_(torch.autograd.grad(bent_TK, cos_TK, grad_TK)[0])

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from marginface.softmax.classes import Block, Classes, WeightSink
 from marginface.softmax.dense import normalise
-from marginface.softmax.kernels import highest, inverse_norms, put_targets, ratio, scaled, through_norm, tiles
+from marginface.softmax.kernels import highest, inverse_norms, product, put_targets, ratio, scaled, through_norm, tiles
 from marginface.softmax.objective import Objective, Wanted
 from marginface.softmax.sharded import Shards
 from marginface.softmax.workspace import Workspace
@@ -60,12 +60,15 @@ class LeftFactor:
 
     def times(self, unit_BD: Tensor, span: slice, workspace: Workspace) -> Tensor:
         """Products with class weights, plus bias, minus offset (R, B); in memory that the next call overwrites."""
-        out_RB = workspace.get("products", (len(self.x_RD), len(unit_BD)), self.x_RD)
+
+        def memory() -> Tensor:
+            return workspace.get("products", (len(self.x_RD), len(unit_BD)), self.x_RD)
+
         if self.x_RD.dtype == torch.bfloat16:
-            torch.addmm(-self.offset_R[:, None].bfloat16(), self.x_RD, unit_BD.T, out=out_RB)
+            products_RB = memory().copy_(-self.offset_R[:, None]).addmm_(self.x_RD, unit_BD.T)
         else:
-            torch.mm(self.x_RD, unit_BD.T, out=out_RB).sub_(self.offset_R[:, None])
-        return out_RB if self.bias is None else out_RB.add_(self.bias[span])
+            products_RB = product(self.x_RD, unit_BD, memory).sub_(self.offset_R[:, None])
+        return products_RB if self.bias is None else products_RB.add_(self.bias[span])
 
 
 @dataclass(frozen=True)
@@ -221,10 +224,7 @@ def spread(grad_RK: Tensor, nearest_RK: Tensor, sub_centers: int) -> Tensor:
 
 def accumulate(by_x_RD: Tensor, grad_RB: Tensor, unit_BD: Tensor, workspace: Workspace) -> None:
     """Add a block's part of the gradient by x; sums are kept in the dtype of x."""
-    if grad_RB.dtype == by_x_RD.dtype:
-        by_x_RD.addmm_(grad_RB, unit_BD)
-    else:
-        by_x_RD += torch.mm(grad_RB, unit_BD, out=workspace.get("by_x", by_x_RD.shape, grad_RB))
+    by_x_RD += product(grad_RB, unit_BD.T, lambda: workspace.get("by_x", by_x_RD.shape, grad_RB))
 
 
 def send(
@@ -242,5 +242,6 @@ def send(
         by_weight_TD = workspace.get("tile", weight_BD[tile].shape, weight_BD)
         by_weight_TD.copy_(by_unit_BD[tile])
         if inverse_B is not None:
-            through_norm(by_weight_TD, weight_BD[tile], inverse_B[tile])
+            scratch_TD = workspace.get("scratch", by_weight_TD.shape, by_weight_TD)
+            through_norm(by_weight_TD, weight_BD[tile], inverse_B[tile], scratch_TD)
         sink.put(block.part(tile), by_weight_TD)

@@ -29,7 +29,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote, on the CPU. Raises InputError when missing, damaged or not a checkpoint."""
     if not path.is_file():
-        raise InputError(f"{path} is missing: the run stopped before its first checkpoint, start it anew")
+        raise InputError(
+            f"{path} is missing: the run stopped before its first checkpoint or had another number of processes"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:

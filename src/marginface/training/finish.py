@@ -21,7 +21,9 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
     for benchmark in trainer.benchmarks:
         results += baselines(benchmark, model, config.seed)
         results.append(measure(benchmark, model, name="trained network"))
-    model.notes["results"] = [result.to_json() for result in results]
+    model.notes["results"] = [
+        {name: value for name, value in result.to_json().items() if name != "roc"} for result in results
+    ]
     model.save(run.model)
     publish(
         results,
@@ -33,6 +35,9 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
         training=read_metrics(run.metrics_csv),
         samples=read_png(run.samples),
     )
+    console.print(f"model   {run.model}", highlight=False)
     if results:
         print_table(results, console)
-    console.print(f"model   {run.model}\nreport  {run.report}", highlight=False)
+        console.print(f"report  {run.report}", highlight=False)
+    else:
+        console.print("no report: give benchmarks with --data.val", highlight=False)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from marginface.backbones.preprocess import normalise
 from marginface.embedder import Embedder, Preprocessing
-from marginface.errors import InputError
+from marginface.errors import InputError, Stopped
 from marginface.evaluate import measure, open_benchmark
 from marginface.loading.loader import Batch, Loader
 from marginface.margins import Margin, create_margin, margin_parameters
@@ -26,7 +27,7 @@ from marginface.training.config import Config
 from marginface.training.monitor import Monitor
 from marginface.training.optim import WeightAverage, create_optimizer, learning_rate
 from marginface.training.run import Run
-from marginface.training.signals import Stopped, stop_flag
+from marginface.training.signals import stop_flag
 
 
 class Trainer:
@@ -85,7 +86,7 @@ class Trainer:
     def fit(self, run: Run) -> None:
         """Runs the remaining steps. Raises Stopped on a signal, after a checkpoint; InputError on bad data."""
         train, names = self.config.train, [benchmark.name for benchmark in self.benchmarks]
-        monitor = Monitor(run.folder, self.total_steps, self.step, names, self.console)
+        monitor = Monitor(run.folder, self.total_steps, self.step, names, self.console, self.fabric.is_global_zero)
         batches = self.loader.start(self.step)
         with monitor, stop_flag() as stop:
             while self.step < self.total_steps:
@@ -156,7 +157,7 @@ class Trainer:
         saved = "the last checkpoint stands as it was"
         if all(torch.isfinite(tensor).all() for tensor in tensors):
             self.checkpoint(run)
-            saved = f"the state before this step is in {run.last}"
+            saved = f"the state before this step is in {self._last(run)}"
         raise InputError(
             f"the loss is not finite at step {self.step + 1}; {saved}; the batch began with {keys}; look at these "
             f"images, or lower --optim.lr, set --optim.clip_norm 5, or raise --optim.warmup_epochs and "
@@ -174,21 +175,27 @@ class Trainer:
 
     def evaluate(self, run: Run) -> dict[str, float]:
         """Accuracy on each benchmark; keeps the model in checkpoints/best when their mean is the best so far."""
-        scores = {b.name: measure(b, self.model, replicates=0).accuracy.mean for b in self.benchmarks}
-        mean = sum(scores.values()) / len(scores) if scores else -math.inf
-        if mean > self.best:
-            self.best = mean
-            self.model.save(run.best)
+        scores = {}
+        if self.fabric.is_global_zero:
+            scores = {b.name: measure(b, self.model, replicates=0).accuracy.mean for b in self.benchmarks}
+            mean = sum(scores.values()) / len(scores) if scores else -math.inf
+            if mean > self.best:
+                self.best = mean
+                self.model.save(run.best)
+        self.fabric.barrier()
         return scores
 
     def checkpoint(self, run: Run) -> None:
-        """checkpoints/last.pt: all that is needed to go on exactly."""
-        save_checkpoint(run.last, self._state())
+        """Saves all that is needed to go on exactly."""
+        save_checkpoint(self._last(run), self._state())
 
     def resume(self, run: Run) -> None:
-        """Takes up checkpoints/last.pt. Raises InputError when it belongs to another architecture."""
-        path = run.last
+        """Takes up where `checkpoint` saved, with as many processes. InputError if another architecture was saved."""
+        path = self._last(run)
         state = load_checkpoint(path)
+        steps = cast(Tensor, self.fabric.all_gather(torch.tensor(state["step"]))).flatten().tolist()
+        if len(set(steps)) > 1:
+            raise InputError(f"{run.folder}: the processes saved at different steps, {steps}, as one died; start anew")
         restore(self.embedder.backbone, state["backbone"], "backbone", path)
         restore(self.head, state["head"], "head", path)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -203,6 +210,9 @@ class Trainer:
         for indices in np.array_split(np.arange(len(self.loader.reader)), math.ceil(len(self.loader.reader) / 64)):
             images, labels = self.loader.plain(indices)
             yield normalise(self.fabric.to_device(torch.from_numpy(images))), torch.from_numpy(labels)
+
+    def _last(self, run: Run) -> Path:
+        return run.last(self.fabric.global_rank, self.fabric.world_size)
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -16,12 +16,18 @@ COLUMNS = ["step", "epoch", "loss", "lr", "images_per_second", "data_wait", "tar
 
 
 class Monitor:
-    """Shows and records one run. Only the first process of a run has one."""
+    """Shows and records one run. Of several processes only the first is `active`; the others keep silent."""
 
-    def __init__(self, folder: Path, total: int, start: int, benchmarks: list[str], console: Console) -> None:
+    def __init__(
+        self, folder: Path, total: int, start: int, benchmarks: list[str], console: Console, active: bool = True
+    ) -> None:
         self.console, self.total = console, total
-        self._csv = MetricsFile(folder / "metrics.csv", [*COLUMNS, *(f"{name}_accuracy" for name in benchmarks)], start)
-        self._board = TensorBoardLogger(folder, name="tensorboard", version="")
+        self._active = active
+        if active:
+            self._csv = MetricsFile(
+                folder / "metrics.csv", [*COLUMNS, *(f"{name}_accuracy" for name in benchmarks)], start
+            )
+            self._board = TensorBoardLogger(folder, name="tensorboard", version="")
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -35,13 +41,14 @@ class Monitor:
         self._clock = Clock()
 
     def __enter__(self) -> "Monitor":
-        if not self._lines:
+        if self._active and not self._lines:
             self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-        self._board.finalize("success")
+        if self._active:
+            self._board.finalize("success")
 
     def waited(self, seconds: float) -> None:
         """The training step had to wait this long for its batch."""
@@ -55,6 +62,8 @@ class Monitor:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """A row of the training's own numbers; the rate is that since the last row."""
         rates = self._clock.lap()
+        if not self._active:
+            return
         values = {**values, "images_per_second": rates.images, "data_wait": rates.waited}
         self._csv.write(step, values)
         self._board.log_metrics(dict(values), step)
@@ -69,6 +78,8 @@ class Monitor:
 
     def evaluated(self, step: int, accuracies: Mapping[str, float]) -> None:
         """A row with the accuracy on each benchmark."""
+        if not accuracies:
+            return
         values = {f"{name}_accuracy": accuracy for name, accuracy in accuracies.items()}
         self._csv.write(step, values)
         self._board.log_metrics(values, step)

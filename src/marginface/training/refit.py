@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from marginface.errors import InputError
 
-COMPONENTS = 700  # principal components of the features that are kept before the within-class covariance is inverted
+COMPONENTS = 400  # principal components of the features that are kept before the within-class covariance is inverted
 MEMORY = 4e9  # bytes of features
 
 
@@ -44,9 +44,10 @@ def refit_embedding(
 
 def discriminants(features: Tensor, labels: Tensor, shrinkage: float, dimensions: int) -> Tensor:
     """Centred features (n, d), labels (n,) -> (d, dimensions): projections in which people are told apart best."""
-    torch.manual_seed(0)
     kept = min(COMPONENTS, *features.shape)
-    basis = torch.svd_lowrank(features, q=kept, niter=2)[2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        basis = torch.svd_lowrank(features, q=kept, niter=2)[2]
     x = (features @ basis).double()
     within, total = _covariances(x, labels)
     within = (1 - shrinkage) * within + shrinkage * within.trace() / kept * torch.eye(kept, dtype=x.dtype)

@@ -40,9 +40,10 @@ class Run:
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best"
 
-    @property
-    def last(self) -> Path:
-        return self.folder / "checkpoints" / "last.pt"
+    def last(self, rank: int = 0, world_size: int = 1) -> Path:
+        """Where a process keeps its state; each has classes of its own, so several processes have a file each."""
+        name = "last.pt" if world_size == 1 else f"last-{rank + 1}-of-{world_size}.pt"
+        return self.folder / "checkpoints" / name
 
 
 def create_run(output: str, name: str, numbered: bool) -> Run:

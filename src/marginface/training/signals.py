@@ -6,14 +6,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(Exception):
-    """A run was asked to stop and has saved itself; `exit_code` is the shell's 128 + signal."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number, self.exit_code = number, 128 + number
-
-
 class StopFlag:
     """`number` is the signal that asked to stop, 0 while none did."""
 

@@ -7,14 +7,13 @@ import yaml
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from marginface.errors import InputError
+from marginface.errors import InputError, Stopped
 from marginface.files import replace_file
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finish import finish
 from marginface.training.loop import Trainer
 from marginface.training.run import Run, create_run, open_run
 from marginface.training.samples import write_samples
-from marginface.training.signals import Stopped
 
 
 def start_training(config: Config, *, resume: str, numbered: bool, command: str, console: Console) -> None:

@@ -1,0 +1,20 @@
+"""`marginface embed`: a folder of aligned faces to embeddings in one file."""
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from marginface.commands.shared import load_model
+from marginface.evaluate import embed_folder
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=str, help="folder of a model, or of a run")
+    parser.add_argument("folder", type=str, help="aligned faces, in folders or not")
+    parser.add_argument("-o", "--output", type=str, required=True, help="file to write: emb.npz")
+    parser.add_argument("--flip", type=bool, default=True, help="add the embedding of the mirror image")
+    parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
+
+
+def run(options: Namespace, command: str) -> None:
+    count = embed_folder(load_model(options.model), options.folder, options.output, options.flip, options.resize)
+    Console().print(f"{count} embeddings in {options.output}", highlight=False)

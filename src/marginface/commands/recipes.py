@@ -1,0 +1,18 @@
+"""`marginface recipes`: which published runs are at hand."""
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from marginface.training.config import recipe_rows
+
+
+def options(parser: ArgumentParser) -> None:
+    """A command without options."""
+
+
+def run(options: Namespace, command: str) -> None:
+    table = Table("recipe", "data | backbone | margin", "expect", title="marginface train --config RECIPE")
+    for name, content in recipe_rows():
+        table.add_row(name, content["summary"], content["expect"])
+    Console().print(table)

@@ -1,0 +1,67 @@
+"""`marginface train`: recipes and configuration files to a run."""
+
+import difflib
+import re
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from marginface.training.config import Config, recipe_or_file
+from marginface.training.run import open_run
+from marginface.training.start import start_training
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", action="config", help="a recipe's name or a YAML file; may be given several times")
+    parser.add_argument("--resume", type=str, default="", help="folder of an interrupted run to go on with")
+    parser.add_class_arguments(Config)
+
+
+def run(options: Namespace, command: str) -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(Config)
+    fields = {name: value for name, value in options.as_dict().items() if name in Config.__dataclass_fields__}
+    config = Config(**vars(parser.instantiate(parser.parse_object(fields))))
+    named = re.search(r" --name\b", command) is not None
+    start_training(config, resume=options.resume, numbered=not named, command=command, console=Console())
+
+
+def prepared(words: list[str]) -> list[str]:
+    """Recipes by name become their files; a run to resume brings its configuration; no words at all are quickstart."""
+    if {"-h", "--help"} & set(words):
+        return words
+    given = [word.partition("=")[0] for word in words]
+    if "--resume" in given:
+        position = given.index("--resume")
+        folder = words[position].partition("=")[2] or "".join(words[position + 1 : position + 2])
+        words = ["--config", str(open_run(folder).config), *words]
+    elif "--config" not in given:
+        words = ["--config", "quickstart", *words]
+    prepared = []
+    for position, word in enumerate(words):
+        if position and words[position - 1] == "--config":
+            word = recipe_or_file(word)
+        elif word.startswith("--config="):
+            word = "--config=" + recipe_or_file(word.partition("=")[2])
+        prepared.append(word)
+    return prepared
+
+
+def explained(message: str) -> str:
+    """The parser's complaint, with the keys that would have been valid."""
+    unknown = re.search(r"unrecognized arguments: --(\S+)|does not accept (?:nested key|option) '([^']+)'", message)
+    if not unknown:
+        return message
+    key = (unknown.group(1) or unknown.group(2)).partition("=")[0]
+    group = re.search(r"Group '([^']+)'", message)
+    key = f"{group.group(1)}.{key}" if group else key
+    parser = ArgumentParser()
+    parser.add_class_arguments(Config)
+    valid = [k for k in vars(parser.get_defaults().as_flat()) if not k.startswith("_")]
+    near = [k for k in valid if k.startswith(key.rpartition(".")[0] + ".")] if "." in key else []
+    close = difflib.get_close_matches(key, valid, 3)
+    return (
+        f"there is no --{key}; "
+        + (f"did you mean --{' or --'.join(close)}? " if close else "")
+        + ("valid are " + ", ".join(near or sorted({k.partition(".")[0] for k in valid})))
+    )
