@@ -48,6 +48,8 @@ class HeadShape:
     def __post_init__(self) -> None:
         if min(self.num_classes, self.num_features, self.batch, self.devices, self.sub_centers) < 1:
             raise InputError("classes, features, batch, devices and sub-centers must be at least 1.")
+        if not 0 < self.sample_rate <= 1:
+            raise InputError(f"sample_rate must be above 0 and at most 1, not {self.sample_rate}.")
         if self.optimizer not in SLOTS:
             raise InputError(f"optimizer must be one of {', '.join(SLOTS)}, not {self.optimizer!r}.")
 

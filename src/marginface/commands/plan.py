@@ -1,0 +1,59 @@
+"""`marginface plan`: what a training run needs on every device, before there is a device."""
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from marginface.softmax.plan import SLOTS, HeadShape, plan
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("--classes", type=count, required=True, help="identities, such as 85742 or 10e6")
+    parser.add_argument("--backbone", type=str, default="iresnet100", help="see `marginface backbones`")
+    parser.add_argument("--devices", type=count, default=1, help="GPUs or processes; the classes are split over them")
+    parser.add_argument("--batch", type=count, default=128, help="images a device")
+    parser.add_argument("--features", type=count, default=512, help="numbers in an embedding")
+    parser.add_argument("--sample_rate", type=float, default=1.0, help="Partial FC: share of the classes in a step")
+    parser.add_argument("--sub_centers", type=count, default=1, help="weights a class")
+    parser.add_argument("--optimizer", choices=list(SLOTS), default="sgd", help="of all weights")
+    parser.add_argument("--fused", type=bool, default=True, help="class weights are updated in the backward pass")
+    parser.add_argument("--bfloat16", type=bool, default=True, help="products with the class weights in bfloat16")
+    parser.add_argument("--mixed_precision", type=bool, default=True, help="the backbone's activations in 16 bits")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="decides how large a block is")
+
+
+def count(text: str) -> int:
+    """A whole number, also written as 10e6."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"{text} is not a whole number")
+    return int(number)
+
+
+def run(options: Namespace, command: str) -> None:
+    shape = HeadShape(
+        num_classes=options.classes,
+        num_features=options.features,
+        batch=options.batch,
+        devices=options.devices,
+        sample_rate=options.sample_rate,
+        sub_centers=options.sub_centers,
+        optimizer=options.optimizer,
+        fused=options.fused,
+        bfloat16=options.bfloat16,
+        device=options.device,
+    )
+    found = plan(shape, options.backbone, options.mixed_precision)
+    print_parts("memory of each device", found.memory, 2**30, "GiB")
+    print_parts("arithmetic of an image, forward and backward", found.flops, 10**9, "GFLOP")
+    print_parts("sent by each device in a step", found.wire, 10**6, "MB")
+
+
+def print_parts(title: str, parts: dict[str, int], unit: int, name: str) -> None:
+    table = Table(title, name)
+    table.columns[1].justify = "right"
+    for part, value in parts.items():
+        table.add_row(part, f"{value / unit:,.3f}")
+    table.add_section()
+    table.add_row("together", f"{sum(parts.values()) / unit:,.3f}")
+    Console().print(table)
