@@ -14,7 +14,7 @@ from marginface.readers.base import Reader
 from marginface.readers.folder import FolderReader
 from marginface.readers.synthetic import SyntheticFaces, write_folder
 from marginface.readers.synthetic_render import render
-from marginface.readers.synthetic_scene import Pose, Scene, compose, mouth_curve, mouth_half_width, mouth_y
+from marginface.readers.synthetic_scene import Pose, Scene, mouth_curve, mouth_half_width, mouth_y, place
 from marginface.readers.synthetic_traits import PERSON, PHOTO, draw
 
 
@@ -100,15 +100,16 @@ def test_draws_fill_their_ranges_independently(table: dict[str, tuple[float, flo
 
 def test_points_lie_where_the_features_are_drawn() -> None:
     traits = draw(1, np.arange(40), np.arange(40))
-    scene, points = compose(traits, 112)
+    placement = place(traits, 112)
+    scene, points = placement.scene(slice(None)), placement.points
     nose, t = points[:, 2], traits
     corner, height = mouth_half_width(t), mouth_y(t) + mouth_curve(t)
     surface = [(-t["eye_x"], 0 * corner), (t["eye_x"], 0 * corner), (-corner, height), (corner, height)]
-    for (x, y), place in zip(surface, (0, 1, 3, 4), strict=True):
+    for (x, y), column in zip(surface, (0, 1, 3, 4), strict=True):
         seen = nearest_pixel(scene, x, y)
         visible = scene.rho[np.arange(40), seen[:, 1], seen[:, 0]] < 0.97
         assert visible.mean() > 0.8
-        assert np.abs(seen - points[:, place])[visible].max() < 1
+        assert np.abs(seen - points[:, column])[visible].max() < 1
     assert np.abs(nearest_pixel(scene, scene.nose_x, scene.nose_y) - nose).max() < 1.5
 
 

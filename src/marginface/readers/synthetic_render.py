@@ -5,14 +5,25 @@ under it (nose, sockets, lips, cheeks) goes into a depth map whose slopes catch 
 light; edges are one pixel wide, which is the antialiasing. Shapes and units as in `synthetic_scene`.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from marginface.readers.synthetic_photo import background, block, develop, light
-from marginface.readers.synthetic_scene import Scene, bump, compose, mouth_curve, mouth_half_width, mouth_y, positive
+from marginface.readers.synthetic_scene import (
+    Scene,
+    bump,
+    mouth_curve,
+    mouth_half_width,
+    mouth_y,
+    oval,
+    place,
+    positive,
+    share,
+)
 from marginface.readers.synthetic_traits import Array, Traits
+
+_PIXELS = 8 * 112**2  # drawn at once: enough to forget what a call costs, few enough for a core's second cache
 
 _FRAMES = np.array(
     [[0.01, 0.01, 0.01], [0.10, 0.04, 0.02], [0.35, 0.30, 0.25], [0.25, 0.02, 0.04], [0.02, 0.05, 0.20]], np.float32
@@ -20,18 +31,25 @@ _FRAMES = np.array(
 
 
 def render(traits: Traits, size: int) -> tuple[Array, Array]:
-    """RGB uint8 (B, size, size, 3) photographs and their float32 (B, 5, 2) points in pixels."""
-    t = traits
-    scene, points = compose(traits, size)
-    strands = _strands(scene)
+    """RGB uint8 (N, size, size, 3) photographs and their float32 (N, 5, 2) points in pixels."""
+    placement, pictures = place(traits, size), np.empty((len(traits), size, size, 3), np.uint8)
+    together = max(1, _PIXELS // size**2)
+    for start in range(0, len(traits), together):
+        part = slice(start, start + together)
+        _photograph(placement.scene(part), pictures[part])
+    return pictures, placement.points
+
+
+def _photograph(scene: Scene, out: Array) -> None:
+    t, strands = scene.t, _strands(scene)
     background(scene)
-    _body(scene)
+    _body(scene.rows(slice(int(0.6 * len(out[0])), None)))
     scene.within(partial(_ear, left=True), "left_ear", 0.30, 0.24)
     scene.within(partial(_ear, left=False), "right_ear", 0.30, 0.24)
     _locks(scene, strands)
     face, hair = scene.soft(1 - scene.rho), _hair_mask(scene, strands)
     scene.paint(face, t["skin_rgb"])
-    _cheeks_and_chin(scene)
+    _cheeks_and_chin(scene.rows(slice(int(0.40 * len(out[0])), None)))
     for mole in ("mole1", "mole2"):
         scene.within(partial(_mole, name=mole), mole, 0.08, 0.08, t[mole] > 0.008)
     scene.within(_freckles, "nose", 0.42, 0.74, t["freckles"] > 0)
@@ -44,7 +62,7 @@ def render(traits: Traits, size: int) -> tuple[Array, Array]:
     light(scene, np.maximum(face, hair), hair)
     scene.within(_glasses, "eyes", 0.54, 1.0, t["wears_glasses"])
     block(scene)
-    return develop(scene), points
+    develop(scene, out)
 
 
 def _colour(red: float, green: float, blue: float) -> Array:
@@ -55,14 +73,16 @@ def _colour(red: float, green: float, blue: float) -> Array:
 
 
 def _body(scene: Scene) -> None:
-    t, low = scene.t, int(0.6 * scene.canvas.shape[-1])
-    body = replace(scene, planes=scene.planes[:, :, low:])
-    v = scene.v[:, low:]
-    beside = np.abs(scene.u[:, low:] + 0.25 * np.sin(t["yaw_n"]))
-    neck = scene.soft(0.60 + 0.12 * (t["masculine"] > 0.5) - beside)
-    body.paint(neck, t["skin_rgb"] * 0.42)
-    cloth = scene.soft(v - (1.72 + 0.10 * t["collar"]) - 0.55 * t["collar"] * positive(0.75 - beside))
-    body.paint(cloth, t["cloth_rgb"])
+    t = scene.t
+    beside = scene.u + 0.25 * np.sin(t["yaw_n"])
+    np.abs(beside, out=beside)
+    cloth = positive(0.75 - beside)
+    cloth *= -0.55 * t["collar"]
+    cloth += scene.v
+    cloth -= 1.72 + 0.10 * t["collar"]
+    np.subtract(0.60 + 0.12 * (t["masculine"] > 0.5), beside, out=beside)
+    scene.paint(scene.soft(beside), t["skin_rgb"] * 0.42)
+    scene.paint(scene.soft(cloth), t["cloth_rgb"])
 
 
 def _ear(scene: Scene, left: bool) -> None:
@@ -70,8 +90,10 @@ def _ear(scene: Scene, left: bool) -> None:
     middle = scene.left_ear - 0.06 if left else scene.right_ear + 0.06
     dx = (scene.u - middle) / (t["ear_size"] * 0.55)
     dy = (scene.v - scene.ear_y) / t["ear_size"]
-    fold = 1 - 0.45 * bump(dx * dx * 3 + dy * dy * 1.8)
-    scene.paint(scene.soft((1 - np.sqrt(dx * dx + dy * dy)) * t["ear_size"] * 0.7), t["skin_rgb"] * 0.72, fold)
+    dx *= dx
+    dy *= dy
+    fold = 1 - 0.45 * bump(dx * 3 + dy * 1.8)
+    scene.paint(scene.soft((1 - np.sqrt(dx + dy)) * (t["ear_size"] * 0.7)), t["skin_rgb"] * 0.72, fold)
 
 
 # ---- hair
@@ -80,55 +102,108 @@ def _ear(scene: Scene, left: bool) -> None:
 def _strands(scene: Scene) -> Array:
     """Light and dark along the hair: (B, H, W) factors about 1."""
     t = scene.t
-    fan = (scene.u - t["hair_part"] * 0.8) / (scene.v + 3.4)
-    wave = t["hair_curl"] * np.sin(scene.v * 6 + t["strand"])
-    fine = np.sin(fan * 83 + 2.5 * np.sin(fan * 19 + wave)) + np.sin(fan * 211 - 3 * wave)
-    strands: Array = 1 + (0.13 * (1 - t["wears_hat"])) * fine
+    fan = scene.u - t["hair_part"] * 0.8
+    fan /= scene.v + 3.4
+    wave = scene.v * 6
+    wave += t["strand"]
+    np.sin(wave, out=wave)
+    wave *= t["hair_curl"]
+    strands: Array = fan * 19
+    strands += wave
+    np.sin(strands, out=strands)
+    strands *= 2.5
+    strands += fan * 83
+    np.sin(strands, out=strands)
+    fan *= 211
+    wave *= 3
+    fan -= wave
+    strands += np.sin(fan, out=fan)
+    strands *= 0.13 * (1 - t["wears_hat"])
+    strands += 1
     return strands
 
 
 def _locks(scene: Scene, strands: Array) -> None:
     """Hair beside and behind the face, as long as it is worn."""
-    t = scene.t
+    t, v = scene.t, scene.v
     half = t["head_width"] + 0.05 + 1.2 * t["hair_volume"]
+    half[t["hair_length"] <= 0.2] = -9  # not worn
     end = -0.4 + 3.4 * t["hair_length"]
-    wavy = 0.05 * t["hair_curl"] * np.sin(scene.v * 9 + t["strand"])
-    beside = np.abs(scene.u) + wavy
-    above = positive(-0.1 - scene.v)
-    shape = np.minimum(np.minimum(half - 0.25 * above * above - beside, (end - scene.v) * 0.6), beside - 0.5)
-    worn = scene.soft(shape) * (t["hair_length"] > 0.2)
-    scene.paint(worn, t["hair_rgb"] * 0.55, strands)
+    beside = v * 9
+    beside += t["strand"]
+    np.sin(beside, out=beside)
+    beside *= 0.05 * t["hair_curl"]
+    beside += np.abs(scene.u)
+    shape = positive(-0.1 - v)
+    shape *= shape
+    shape *= -0.25
+    shape -= beside
+    shape += half
+    below = end - v
+    below *= 0.6
+    np.minimum(shape, below, out=shape)
+    beside -= 0.5
+    np.minimum(shape, beside, out=shape)
+    scene.paint(scene.soft(shape), t["hair_rgb"] * 0.55, strands)
 
 
 def _hair_mask(scene: Scene, strands: Array) -> Array:
     """The hair of the head: inside the outline of skull and volume, outside the opening for the face."""
     t, x, y = scene.t, scene.x, scene.y
-    rough = 0.25 * (strands - 1)
+    rough = strands - 1
+    rough *= 0.25
     fringe = 0.4 * positive((t["fringe"] - 0.6) / 0.4) * (1 - t["wears_hat"]) * (1 - t["bald"])
-    line = t["hair_line"] - 0.8 * t["bald"] + fringe
-    line = line + 0.5 * fringe * np.sin(x * (2 + 2 * t["hair_curl"]) + t["hair_part"] * 5)
-    height = np.clip(y - (t["hair_part"] * 0.45) * x + rough - 0.5, -np.inf, 0) / (0.5 - line)
-    width = x / t["hair_round"]
-    opening = np.sqrt(width * width + height * height) - 1
-    outline = 1 + t["hair_volume"] * (1 - 0.85 * t["bald"]) - scene.rho + 0.5 * rough
-    outline -= (0.25 * t["hair_volume"]) * positive(scene.v)
-    end = (-0.25 + 1.1 * t["hair_length"] + 6 * positive(t["hair_length"] - 0.25)) - y + rough
-    crown = (y + 0.35) * 0.12 + 3 * (1 - t["bald"])
-    return scene.soft(np.minimum(np.minimum(opening * 0.8, outline), np.minimum(end * 0.35, crown)))
+    line = x * (2 + 2 * t["hair_curl"])
+    line += t["hair_part"] * 5
+    np.sin(line, out=line)
+    line *= -0.5 * fringe
+    line += 0.5 - (t["hair_line"] - 0.8 * t["bald"] + fringe)
+
+    opening = x * (-0.45 * t["hair_part"])
+    opening += y
+    opening += rough
+    opening -= 0.5
+    opening.clip(-np.inf, 0, out=opening)
+    opening /= line
+    opening *= opening
+    np.divide(x, t["hair_round"], out=line)
+    line *= line
+    opening += line
+    np.sqrt(opening, out=opening)
+    opening -= 1
+    opening *= 0.8
+
+    outline = positive(scene.v)
+    outline *= -0.25 * t["hair_volume"]
+    outline -= scene.rho
+    outline += 1 + t["hair_volume"] * (1 - 0.85 * t["bald"])
+    outline += np.multiply(rough, 0.5, out=line)
+    np.minimum(opening, outline, out=opening)
+    rough -= y
+    rough += -0.25 + 1.1 * t["hair_length"] + 6 * positive(t["hair_length"] - 0.25)
+    rough *= 0.35
+    np.minimum(opening, rough, out=opening)
+    if t["bald"].any():
+        np.minimum(opening, (y + 0.35) * 0.12 + 3 * (1 - t["bald"]), out=opening)
+    return scene.soft(opening)
 
 
 # ---- skin
 
 
 def _cheeks_and_chin(scene: Scene) -> None:
-    t, high = scene.t, int(0.40 * scene.canvas.shape[-1])
-    x, y, depth = scene.x[:, high:], scene.y[:, high:], scene.depth[:, high:]
+    t, x, y = scene.t, scene.x, scene.y
     smiling = np.maximum(t["smile"], 0)
-    dx, dy = (np.abs(x) - 0.58) / 0.37, (y - t["cheek_y"] + 0.08 * smiling) / 0.40
-    cheek = bump(dx * dx + dy * dy)
-    dx, dy = x / 0.36, (y - t["head_height"] * 0.87) / 0.26
-    depth += (t["cheek"] + 0.04 * smiling) * cheek + t["chin_bump"] * bump(dx * dx + dy * dy)
-    scene.canvas[:, 1:, high:] *= 1 - (0.7 * t["blush"] * cheek)[:, None]
+    chin = oval(x, y - t["head_height"] * 0.87, 0.36, 0.26)
+    chin *= t["chin_bump"]
+    across = np.abs(x)
+    across -= 0.58
+    cheek = oval(across, y - (t["cheek_y"] - 0.08 * smiling), 0.37, 0.40)
+    chin += np.multiply(cheek, t["cheek"] + 0.04 * smiling, out=across)
+    scene.depth[:] += chin
+    cheek *= -0.7 * t["blush"]
+    cheek += 1
+    scene.canvas[:, 1:] *= cheek[:, None]
 
 
 def _mole(scene: Scene, name: str) -> None:
@@ -140,13 +215,13 @@ def _mole(scene: Scene, name: str) -> None:
 def _freckles(scene: Scene) -> None:
     x, y = scene.x, scene.y
     spots = np.sin(x * 41 + 3 * np.sin(y * 17)) * np.sin(y * 37 + 3 * np.sin(x * 19))
-    where = bump((x / 0.95) ** 2 + ((y - 0.42) / 0.45) ** 2) * scene.t["freckles"]
+    where = oval(x, y - 0.42, 0.95, 0.45) * scene.t["freckles"]
     scene.ink[:] += where * positive(spots - 0.2) * 0.9
 
 
 def _forehead(scene: Scene) -> None:
     lines = np.sin(scene.y * 24 + 0.5 * np.cos(scene.x * 3)) - 0.55
-    where = bump((scene.x / 0.8) ** 2 + ((scene.y + 0.72) / 0.32) ** 2)
+    where = oval(scene.x, scene.y + 0.72, 0.8, 0.32)
     scene.ink[:] += positive(lines) * scene.t["wrinkle"] * where
 
 
@@ -156,11 +231,11 @@ def _beard(scene: Scene) -> None:
     cheek_line = t["nose_y"] + 0.10 + 0.42 * positive(1 - across * 1.15) - 0.55 * positive(across - 0.72)
     clear = np.sqrt((x / (t["mouth_width"] * 1.05)) ** 2 + ((y - mouth - 0.02) / 0.19) ** 2) - 1
     rough = 0.04 * np.sin(x * 31 + y * 13) + 0.03 * np.sin(x * 17 - y * 29)
-    beard = np.clip(np.minimum(y - cheek_line, clear * 0.2) * 7 + rough * 5, 0, 1) * t["beard"]
-    beard *= np.clip((1 - scene.rho) * 20, 0, 1)
+    beard = share(np.minimum(y - cheek_line, clear * 0.2) * 7 + rough * 5) * t["beard"]
+    beard *= share((1 - scene.rho) * 20)
     flat = (x / (t["mouth_width"] * 0.98)) ** 2
     lip_line = (y - mouth + 0.16 - 0.10 * across) / 0.085
-    moustache = np.clip(1.35 - np.sqrt(flat * flat + lip_line * lip_line), 0, 1) * t["moustache"]
+    moustache = share(1.35 - np.sqrt(flat * flat + lip_line * lip_line)) * t["moustache"]
     scene.paint(np.maximum(beard, moustache) * 0.93, t["brow_rgb"], 1 + 3 * rough)
 
 
@@ -169,24 +244,25 @@ def _beard(scene: Scene) -> None:
 
 def _nose(scene: Scene) -> None:
     t, y, tip = scene.t, scene.y, scene.nose_y
-    along = np.clip((y + 0.12) / (tip + 0.12), 0, 1.6)
-    down = np.clip(along, 0, 1)
+    along = ((y + 0.12) / (tip + 0.12)).clip(0, 1.6)
+    down = along.clip(0, 1)
     down *= down
     x = np.abs(scene.x - scene.nose_x * down)
-    width = 1.9 * (t["nose_bridge"] + (t["nose_tip"] - t["nose_bridge"]) * down + 0.06)
-    under = np.clip((tip + 0.16 - y) * 5, 0, 1) * (along > 0)
+    width = (1.9 * (t["nose_tip"] - t["nose_bridge"])) * down + 1.9 * (t["nose_bridge"] + 0.06)
+    under = share((tip + 0.16 - y) * 5) * (along > 0)
     hook = t["nose_hook"] * bump(((along - 0.5) / 0.4) ** 2)
-    ridge = bump((x / width) ** 2) * ((0.15 + 0.85 * down) * t["nose_height"] + hook) * under
-    wing = ((x - 0.68 * t["nose_width"]) / 0.15) ** 2 + ((y - tip - 0.03) / 0.17) ** 2
-    scene.depth[:] += np.maximum(ridge, 0.15 * bump(wing))
+    ridge = bump((x / width) ** 2) * (down * (0.85 * t["nose_height"]) + 0.15 * t["nose_height"] + hook) * under
+    wing = oval(x - 0.68 * t["nose_width"], y - (tip + 0.03), 0.15, 0.17)
+    scene.depth[:] += np.maximum(ridge, 0.15 * wing)
 
     base = tip + 0.10 - t["nose_lift"]
     x = np.abs(scene.x - scene.nose_x * 0.75)
-    hole = ((x - 0.48 * t["nose_width"]) / (0.36 * t["nose_width"])) ** 2 + ((y - base) / 0.05) ** 2
+    hole = oval(x - 0.48 * t["nose_width"], y - base, 0.43 * t["nose_width"], 0.0598)
     rim_x = (x - 0.75 * t["nose_width"]) / (0.25 * t["nose_width"] + 0.02)
-    rim = bump(((np.sqrt(rim_x**2 + ((y - tip - 0.02) / 0.14) ** 2) - 1) / 0.35) ** 2) * (x > 0.8 * t["nose_width"])
-    below = bump(((y - base - 0.05) / 0.09) ** 2 + (x / (t["nose_width"] * 1.1)) ** 2)
-    scene.ink[:] += 0.8 * bump(hole * 0.7) + 0.35 * rim + 0.25 * below
+    rim = np.sqrt(rim_x**2 + ((y - (tip + 0.02)) / 0.14) ** 2)
+    rim = bump(((rim - 1) / 0.35) ** 2) * (x > 0.8 * t["nose_width"])
+    below = oval(x, y - (base + 0.05), t["nose_width"] * 1.1, 0.09)
+    scene.ink[:] += 0.8 * hole + 0.35 * rim + 0.25 * below
 
 
 def _mouth(scene: Scene) -> None:
@@ -194,29 +270,30 @@ def _mouth(scene: Scene) -> None:
     smiling = np.maximum(t["smile"], 0)
     x = scene.x / mouth_half_width(t)
     x2 = x * x
-    within, full = x2 < 1, positive(1 - x2)
-    thick = full * (1.6 - 0.6 * full) * (1 - 0.25 * smiling)
+    within, full = (x2 < 1).astype(np.float32), positive(1 - x2)
+    thick = full * ((1.6 - 0.6 * full) * (1 - 0.25 * smiling))
     y = scene.y - mouth_y(t)
-    scene.depth[:] += 0.10 * bump((scene.x / (t["mouth_width"] * 1.1)) ** 2 + ((y - 0.02) / 0.22) ** 2)
-    y -= mouth_curve(t) * np.clip(x2, 0, 1.3)
+    scene.depth[:] += 0.10 * oval(scene.x, y - 0.02, t["mouth_width"] * 1.1, 0.22)
+    y -= mouth_curve(t) * x2.clip(0, 1.3)
     gap = 0.20 * np.maximum(t["open"], 0) * (0.4 + 0.6 * smiling)
-    gap_full = gap * full
-    top = -0.35 * gap_full - t["lip_upper"] * thick * (1 - t["lip_bow"] * 0.45 * bump(x2 * 18))
-    bottom = 0.65 * gap_full + t["lip_lower"] * thick
+    gap_full, parted = gap * full, gap > 0.01
+    gap_top, gap_bottom = -0.35 * gap_full, 0.65 * gap_full
+    top = gap_top - t["lip_upper"] * thick * (1 - (t["lip_bow"] * 0.45) * bump(x2 * 18))
+    bottom = gap_bottom + t["lip_lower"] * thick
     lips = scene.soft(np.minimum(y - top, bottom - y)) * within
     red = np.concatenate([1 - 0.10 * t["lip_red"], 1 - 0.62 * t["lip_red"], 1 - 0.50 * t["lip_red"]], axis=1)
     scene.paint(lips * 0.9, t["skin_rgb"] * red[..., None] * 0.82)
-    inner = np.minimum(y + 0.35 * gap_full, 0.65 * gap_full - y)
-    parted = within & (gap > 0.01)
-    scene.paint(scene.soft(inner) * parted, _colour(0.10, 0.02, 0.02))
-    scene.paint(scene.soft(np.minimum(inner, 0.42 * gap_full + 0.02 - y)) * parted, _colour(0.80, 0.77, 0.70))
-    line = bump((y / 0.030) ** 2) * np.clip(full * 4, 0, 1) * (gap <= 0.01)
+    inner, open_ = np.minimum(y - gap_top, gap_bottom - y), within * parted
+    teeth = np.minimum(inner, 0.42 * gap_full + 0.02 - y)
+    scene.paint(scene.soft(inner) * open_, _colour(0.10, 0.02, 0.02))
+    scene.paint(scene.soft(teeth) * open_, _colour(0.80, 0.77, 0.70))
+    line = bump((y / 0.030) ** 2) * share(full * 4) * (np.float32(0.65) * ~parted)
     under = bump(((y - bottom - 0.06) / 0.09) ** 2) * full
-    corner = bump(((np.abs(x) - 1) / 0.12) ** 2 + (y / 0.06) ** 2)
+    corner = oval(np.abs(x) - 1, y, 0.12, 0.06)
     fall = (scene.y - t["nose_y"]) / t["mouth_gap"]
     cheek = np.abs(scene.x) - (t["nose_width"] + 0.08 + fall * (t["mouth_width"] + 0.02 - t["nose_width"]))
     fold = bump((cheek / 0.06) ** 2) * t["fold"] * bump(((fall - 0.5) / 0.8) ** 2)
-    scene.ink[:] += 0.65 * line + 0.28 * under + 0.45 * corner + 0.15 * lips * (y < 0) + fold
+    scene.ink[:] += line + 0.28 * under + 0.45 * corner + 0.15 * lips * (y < 0) + fold
 
 
 def _eyes(scene: Scene) -> None:
@@ -224,25 +301,26 @@ def _eyes(scene: Scene) -> None:
     t, side = scene.t, np.sign(scene.x)
     absolute = np.abs(scene.x)
     across = absolute - t["eye_x"]
-    socket = bump((across / 0.36) ** 2 + ((scene.y + 0.04) / 0.26) ** 2)
-    ridge = bump((absolute / 0.85) ** 2 + ((scene.y + t["brow_y"]) / 0.20) ** 2)
+    socket = oval(across, scene.y + 0.04, 0.36, 0.26)
+    ridge = oval(absolute, scene.y + t["brow_y"], 0.85, 0.20)
     scene.depth[:] += 0.07 * ridge - (0.05 + t["eye_depth"]) * socket
     x, y = across / t["eye_width"], scene.y + t["eye_tilt"] * across
     x2 = x * x
     full = positive(1 - x2)
-    near = np.clip(full * 5, 0, 1)
-    lid = t["eye_lid"] + t["wink_n"] * side - 0.12 * np.maximum(t["smile"], 0)
+    near = share(full * 5)
+    lid = t["wink_n"] * side + (t["eye_lid"] - 0.12 * np.maximum(t["smile"], 0))
     above = y + t["eye_open"] * lid * full * (1 + t["eye_peak"] * x) * (1.25 - 0.25 * full)
     below = t["eye_low"] * (0.5 + 0.5 * lid) * full - y
     inside = scene.soft(np.minimum(above, below)) * (full > 0)
     scene.paint(inside, _colour(0.72, 0.70, 0.68))
     _iris(scene, across, side, inside)
     lash = scene.soft(t["lash"] * (1.1 + 0.6 * x) - np.abs(above)) * near
-    shadow = inside * np.clip(1 - above / 0.07, 0, 1)
-    crease = bump(((above + t["crease"]) / 0.035) ** 2) * np.clip(3.6 - 3 * x2, 0, 1)
+    shadow = inside * share(1 - above / 0.07)
+    crease = bump(((above + t["crease"]) / 0.035) ** 2) * share(3.6 - 3 * x2)
     rim = 0.35 * bump((below / 0.035) ** 2) * near + t["crease_ink"] * crease
-    bag = bump((x / 1.1) ** 2 + ((y - 0.20) / 0.10) ** 2) * t["wrinkle"]
-    scene.ink[:] += 0.85 * lash + 0.45 * shadow + rim * (1 - inside) + 0.4 * bag
+    scene.ink[:] += 0.85 * lash + 0.45 * shadow + rim * (1 - inside)
+    if t["wrinkle"].any():
+        scene.ink[:] += (0.4 * t["wrinkle"]) * oval(x, y - 0.20, 1.1, 0.10)
     _brows(scene, across, side)
 
 
@@ -252,7 +330,7 @@ def _iris(scene: Scene, across: Array, side: Array, inside: Array) -> None:
     dy = scene.y + 0.025 - t["gaze_y_n"] * 0.25
     radius = np.sqrt(dx * dx + dy * dy)
     iris = scene.soft(t["iris"] - radius) * inside
-    ring = np.clip(radius / t["iris"], 0, 1)
+    ring = share(radius / t["iris"])
     scene.paint(iris, t["eye_rgb"], 0.45 + 0.75 * ring - 0.9 * positive(ring - 0.75))
     scene.paint(scene.soft(0.42 * t["iris"] - radius) * inside, _colour(0.008, 0.008, 0.008))
     glint_x, glint_y = dx * side - 0.035 * np.sign(t["light_x"]), dy + 0.04
@@ -280,7 +358,7 @@ def _glasses(scene: Scene) -> None:
     corner = t["glasses_round"] * np.minimum(t["glasses_w"], t["glasses_h"])
     qx = np.abs(across - t["eye_x"] - 0.02) - t["glasses_w"] + corner
     qy = np.abs(y - 0.05) - t["glasses_h"] + corner
-    edge = np.sqrt(positive(qx) ** 2 + positive(qy) ** 2) + np.clip(np.maximum(qx, qy), -np.inf, 0) - corner
+    edge = np.sqrt(positive(qx) ** 2 + positive(qy) ** 2) + np.maximum(qx, qy).clip(-np.inf, 0) - corner
     inner = t["eye_x"] + 0.02 - t["glasses_w"]
     bridge = np.abs(y + 0.06 - 0.12 * across * across / inner) + positive(across - inner)
     arm = np.abs(y + 0.05) + positive(inner + 2 * t["glasses_w"] - across)
@@ -288,6 +366,6 @@ def _glasses(scene: Scene) -> None:
     lens = scene.soft(-edge)
     scene.paint(lens * np.where(t["shades"] > 0, np.float32(0.93), np.float32(0.06)), _colour(0.012, 0.012, 0.012))
     streak = bump(((x - 0.4 * y - 0.3 * t["light_x"]) / 0.10) ** 2) * (0.18 * t["key"])
-    scene.canvas[:] += (lens * streak)[:, None]
+    scene.layers["canvas"] += (lens * streak)[:, None]
     metal = _FRAMES[np.minimum(t["glasses_colour"] * 5, 4).astype(int).ravel()]
     scene.paint(scene.soft(frame) * (scene.rho < 1.02), metal.reshape(-1, 3, 1, 1))

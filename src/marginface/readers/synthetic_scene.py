@@ -2,11 +2,13 @@
 
 One ray a pixel meets the head, an ellipsoid whose girth varies with height. It is put into the frame as alignment puts
 a real face: through its five points and the usual template. Shapes: planes (B, H, W), colours (B, 3, 1, 1), canvas
-(B, 3, H, W), traits (B, 1, 1), spots (B,); float32, spots complex. Lengths in head units (see `synthetic_traits`).
+(B, 3, H, W), traits (B, 1, 1), spots (B,); float32, spots complex. Whole frames are worked on in place where they can
+be: fewer fresh planes, less traffic between caches and memory, which is what threads compete for. Lengths in head units (see `synthetic_traits`).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +21,7 @@ TEMPLATE = CENTRE + (0.86 / 112) * (
     - (56 + 64j)
 )
 
-_PAINTED = 5  # the planes from here on are painted: depth, ink, canvas
+_PAINTED = ("relief", "canvas")  # what features may change
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Scene:
     t: Traits
     spots: dict[str, Array]  # where features are in the frame, in pixels
     anchors: Array  # (B, 6, 1, 1): the properties of one number an image
-    planes: Array  # (B, 10, H, W): the properties of one number a pixel, together so that a window is one copy
+    layers: dict[str, Array]  # (B, planes, H, W): those of one number a pixel, in groups that are wanted together
 
     px = property(lambda self: self.anchors[:, 0], doc="pixels a unit")
     nose_x = property(lambda self: self.anchors[:, 1], doc="the surface point that the tip of the nose covers")
@@ -38,27 +40,30 @@ class Scene:
     right_ear = property(lambda self: self.anchors[:, 4], doc="u of the right ear")
     ear_y = property(lambda self: self.anchors[:, 5], doc="v of both")
 
-    u = property(lambda self: self.planes[:, 0], doc="image plane, relative to the head's centre")
-    v = property(lambda self: self.planes[:, 1])
-    x = property(lambda self: self.planes[:, 2], doc="the point of the head's surface that is seen there")
-    y = property(lambda self: self.planes[:, 3])
-    rho = property(lambda self: self.planes[:, 4], doc="1 on the silhouette, 0 in the middle")
-    depth = property(lambda self: self.planes[:, 5], doc="towards the viewer")
-    ink = property(lambda self: self.planes[:, 6], doc="share of light swallowed by creases, lashes, nostrils")
-    canvas = property(lambda self: self.planes[:, 7:], doc="linear-light RGB")
+    u = property(lambda self: self.layers["image"][:, 0], doc="image plane, relative to the head's centre")
+    v = property(lambda self: self.layers["image"][:, 1])
+    x = property(lambda self: self.layers["surface"][:, 0], doc="the point of the head's surface that is seen there")
+    y = property(lambda self: self.layers["surface"][:, 1])
+    rho = property(lambda self: self.layers["surface"][:, 2], doc="1 on the silhouette, 0 in the middle")
+    depth = property(lambda self: self.layers["relief"][:, 0], doc="towards the viewer")
+    ink = property(lambda self: self.layers["relief"][:, 1], doc="share of light that creases, lashes, nostrils take")
+    canvas = property(lambda self: self.layers["canvas"], doc="linear-light RGB")
 
     def soft(self, distance: Array) -> Array:
-        """Coverage of a pixel by a shape with this signed distance (positive inside)."""
-        covered: Array = np.clip(distance * self.px + 0.5, 0, 1)
-        return covered
+        """Coverage of a pixel by a shape with this signed distance (positive inside), which it replaces."""
+        distance *= self.px
+        distance += 0.5
+        return share(distance)
 
     def paint(self, mask: Array, colour: Array, texture: Array | None = None) -> None:
-        """Covers the canvas with a colour, times a plane of texture if given. One channel at a time: caches."""
-        for channel in range(3):
-            layer, flat = self.canvas[:, channel], colour[:, channel]
-            step = (flat if texture is None else flat * texture) - layer
-            step *= mask
-            layer += step
+        """Covers the canvas with a colour, times a plane of texture if given."""
+        step = (colour if texture is None else colour * texture[:, None]) - self.canvas
+        step *= mask[:, None]
+        self.layers["canvas"] += step
+
+    def rows(self, part: slice) -> "Scene":
+        """The same photographs, some of their rows: views, so that what is painted stays."""
+        return replace(self, layers={name: layer[:, :, part] for name, layer in self.layers.items()})
 
     def within(
         self, draw: "Callable[[Scene], None]", spot: str, height: float, width: float, chosen: Array | None = None
@@ -70,38 +75,58 @@ class Scene:
         frame = self.canvas.shape[-1]
         high, wide = int(height * frame), int(width * frame)
         at = self.spots[spot][batch]
-        tops = np.clip(np.round(at.imag - high / 2), 0, frame - high).astype(int)
-        lefts = np.clip(np.round(at.real - wide / 2), 0, frame - wide).astype(int)
-        where = [(slice(r, r + high), slice(c, c + wide)) for r, c in zip(tops, lefts, strict=True)]
-        planes = np.empty((len(batch), self.planes.shape[1], high, wide), np.float32)
-        for out, i, (rows, columns) in zip(planes, batch, where, strict=True):
-            out[:] = self.planes[i, :, rows, columns]
+        tops = np.round(at.imag - high / 2).clip(0, frame - high).astype(int)
+        lefts = np.round(at.real - wide / 2).clip(0, frame - wide).astype(int)
+        where = [
+            (i, slice(None), slice(top, top + high), slice(left, left + wide))
+            for i, top, left in zip(batch.tolist(), tops.tolist(), lefts.tolist(), strict=True)
+        ]
+        cut = _Cut(self.layers, where)
         if chosen is None:
-            part = Scene(self.t, {}, self.anchors, planes)
+            draw(Scene(self.t, {}, self.anchors, cut))
         else:
-            part = Scene(self.t[batch], {}, self.anchors[batch], planes)
-        draw(part)
-        for drawn, i, (rows, columns) in zip(planes, batch, where, strict=True):
-            self.planes[i, _PAINTED:, rows, columns] = drawn[_PAINTED:]
+            draw(Scene(self.t[batch], {}, self.anchors[batch], cut))
+        for name in cut.keys() & set(_PAINTED):
+            for drawn, place in zip(cut[name], where, strict=True):
+                self.layers[name][place] = drawn
+
+
+class _Cut(dict[str, Array]):
+    """The layers of a window, each cut out when it is first asked for: few features want all of them."""
+
+    def __init__(self, whole: dict[str, Array], where: list[tuple[int, slice, slice, slice]]) -> None:
+        self.whole, self.where = whole, where
+
+    def __missing__(self, name: str) -> Array:
+        layer = self.whole[name]
+        cut = self[name] = np.stack([layer[place] for place in self.where])
+        return cut
 
 
 class Pose:
-    """A turned head: from points in space to the image plane and back along the ray."""
+    """Turned heads: from points in space to the image plane and back along the ray."""
 
     def __init__(self, t: Traits) -> None:
         self.t = t
         sy, cy = np.sin(t["yaw_n"]), np.cos(t["yaw_n"])
         sp, cp = np.sin(t["pitch_n"]), np.cos(t["pitch_n"])
-        self.turn = sy, cy, sp, cp
         a, b, c = t["head_width"], t["head_height"], t["head_depth"]
         # ray (u, v, w) in the head's frame, each axis in its radius: |u eu + v ev + w ew| = 1 on the surface
         eu = cy / a, sp * sy / b, cp * sy / c
         ev = 0 * cy, cp / b, -sp / c
         ew = -sy / a, sp * cy / b, cp * cy / c
-        self.ww, self.wu, self.wv = _dot(ew, ew), _dot(ew, eu), _dot(ew, ev)
-        self.uu = _dot(eu, eu) - self.wu * self.wu / self.ww
-        self.uv = _dot(eu, ev) - self.wu * self.wv / self.ww
-        self.vv = _dot(ev, ev) - self.wv * self.wv / self.ww
+        ww, wu, wv = _dot(ew, ew), _dot(ew, eu), _dot(ew, ev)
+        self.turn = np.stack([sy, cy, sp, cp])
+        self.square = np.stack([_dot(eu, eu) - wu * wu / ww, 2 * (_dot(eu, ev) - wu * wv / ww)])
+        self.square = np.concatenate([self.square, [_dot(ev, ev) - wv * wv / ww]])
+        self.ray = np.stack([ww, wu / ww, wv / ww])
+
+    def __getitem__(self, part: slice) -> "Pose":
+        """Some of the heads."""
+        some = copy(self)
+        some.t, some.turn = self.t[part], self.turn[:, part]
+        some.square, some.ray = self.square[:, part], self.ray[:, part]
+        return some
 
     def project(self, x: Array, y: Array, out: Array | float = 0.0) -> tuple[Array, Array]:
         """Where the surface point (x, y), raised by `out`, is seen in the image plane."""
@@ -114,30 +139,66 @@ class Pose:
         v = cp * y - sp * z
         return (cy * x + sy * (sp * y + cp * z)) * _girth(self.t, v), v
 
-    def cast(self, u: Array, v: Array) -> tuple[Array, Array, Array, Array]:
-        """Surface x and y, rho and depth of what is seen at (u, v); beyond the silhouette they go on smoothly."""
-        sy, cy, sp, cp = self.turn
-        u = u / _girth(self.t, v)
-        square = self.uu * u
-        square += (2 * self.uv) * v
-        square *= u
-        square += self.vv * v * v
-        depth = np.clip(1 - square, 0, 1)
-        depth /= self.ww
+    def cast(self, u: Array, v: Array, out: Sequence[Array] | None = None) -> tuple[Array, Array, Array, Array]:
+        """Surface x and y, rho and depth of what is seen at (u, v); beyond the silhouette they go on smoothly.
+
+        They are left in the four planes of `out`, if given.
+        """
+        (sy, cy, sp, cp), (uu, uv, vv), (ww, along_u, along_v) = self.turn, self.square, self.ray
+        x, y, rho, depth = [np.empty_like(u) for _ in range(4)] if out is None else out
+        np.divide(u, _girth(self.t, v), out=x)
+        np.multiply(x, uu, out=rho)
+        rho += np.multiply(v, uv, out=y)
+        rho *= x
+        np.multiply(v, vv, out=y)
+        y *= v
+        rho += y
+        np.subtract(1, rho, out=depth)
+        depth.clip(0, np.inf, out=depth)
+        depth /= ww
         np.sqrt(depth, out=depth)
-        depth -= u * (self.wu / self.ww)
-        depth -= v * (self.wv / self.ww)
-        y = sy * u
-        y += cy * depth
-        y *= sp
+        depth -= np.multiply(x, along_u, out=y)
+        depth -= np.multiply(v, along_v, out=y)
+        np.multiply(x, sp * sy, out=y)
+        y += (sp * cy) * depth
         y += cp * v
-        u *= cy
-        u -= sy * depth
-        return u, y, np.sqrt(np.clip(square, 1e-6, np.inf)), depth
+        x *= cy
+        x -= sy * depth
+        rho += 1e-6
+        return x, y, np.sqrt(rho, out=rho), depth
 
 
-def compose(t: Traits, size: int) -> tuple[Scene, Array]:
-    """An unpainted scene (size, size) with the head in place, and its float32 (B, 5, 2) points in pixels."""
+@dataclass
+class Placement:
+    """Where the heads of many photographs are in their frames: all that is one number an image, in one go."""
+
+    t: Traits
+    size: int
+    pose: Pose
+    view: tuple[Array, Array]  # (N, 1, 1) complex, turn and shift from shares of the frame to the image plane
+    spots: dict[str, Array]
+    anchors: Array
+    points: Array  # (N, 5, 2) float32, in pixels
+
+    def scene(self, part: slice) -> Scene:
+        """Some of the photographs, with the head in place, unpainted."""
+        grid = (np.arange(self.size) + 0.5) / self.size
+        turn, shift = (each[part] for each in self.view)
+        pose, count = self.pose[part], len(turn)
+        shapes = {"image": 2, "surface": 3, "canvas": 3}
+        layers = {name: np.empty((count, planes, self.size, self.size), np.float32) for name, planes in shapes.items()}
+        layers["relief"] = np.zeros((count, 2, self.size, self.size), np.float32)
+        u, v = layers["image"].swapaxes(0, 1)
+        _plane(turn.real * grid + shift.real, -turn.imag * grid, out=u)
+        _plane(turn.imag * grid + shift.imag, turn.real * grid, out=v)
+        seen = (*layers["surface"].swapaxes(0, 1), layers["relief"][:, 0])
+        pose.cast(u, v, out=seen)
+        spots = {name: spot[part] for name, spot in self.spots.items()}
+        return Scene(pose.t, spots, self.anchors[part], layers)
+
+
+def place(t: Traits, size: int) -> Placement:
+    """Puts heads into frames (size, size) by their five points."""
     pose, zero = Pose(t), np.zeros_like(t["yaw_n"])
     corner, mouth, bend = mouth_half_width(t), mouth_y(t), mouth_curve(t)
     nose = pose.project(zero, t["nose_y"], t["nose_height"])
@@ -164,22 +225,17 @@ def compose(t: Traits, size: int) -> tuple[Scene, Array]:
         "left_ear": left_ear,
         "right_ear": right_ear,
     }
-    grid = (np.arange(size) + 0.5) / size
-    inverse, start = 1 / turn, -shift / turn
-    u = _plane(inverse.real * grid + start.real, -inverse.imag * grid)
-    v = _plane(inverse.imag * grid + start.imag, inverse.real * grid)
-    planes = np.zeros((len(t), 10, size, size), np.float32)
-    for layer, values in enumerate((u, v, *pose.cast(u, v))):
-        planes[:, layer] = values
     anchors = [np.abs(turn) * size, *pose.cast(*nose)[:2], left_ear[0], right_ear[0], left_ear[1]]
-    scene = Scene(
+    found = pixel(where)
+    return Placement(
         t,
+        size,
+        pose,
+        (1 / turn, -shift / turn),
         spots={name: pixel(_complex(spot))[:, 0] for name, spot in spots.items()},
         anchors=np.stack([anchor.astype(np.float32) for anchor in anchors], axis=1),
-        planes=planes,
+        points=np.stack([found.real, found.imag], axis=-1).astype(np.float32),
     )
-    found = pixel(where)
-    return scene, np.stack([found.real, found.imag], axis=-1).astype(np.float32)
 
 
 def mouth_y(t: Traits) -> Array:
@@ -200,7 +256,8 @@ def mouth_curve(t: Traits) -> Array:
 
 def _girth(t: Traits, v: Array) -> Array:
     """How much wider than the ellipsoid the head is at this height: the jaw, the chin and the temples."""
-    at = np.clip(v * 0.55, -1.2, 1.2)
+    at = v * 0.55
+    at.clip(-1.2, 1.2, out=at)
     girth: Array = at * (0.5 * t["chin"])
     girth += 0.5 * (t["jaw"] - t["temple"] + t["chin"])
     girth *= at
@@ -224,9 +281,8 @@ def _complex(point: tuple[Array, Array]) -> Array:
     return flat
 
 
-def _plane(along_x: Array, along_y: Array) -> Array:
-    plane: Array = along_x.astype(np.float32) + along_y.astype(np.float32).transpose(0, 2, 1)
-    return plane
+def _plane(along_x: Array, along_y: Array, out: Array) -> None:
+    np.add(along_x.astype(np.float32), along_y.astype(np.float32).transpose(0, 2, 1), out=out)
 
 
 def _dot(first: tuple[Array, ...], second: tuple[Array, ...]) -> Array:
@@ -235,12 +291,28 @@ def _dot(first: tuple[Array, ...], second: tuple[Array, ...]) -> Array:
 
 
 def bump(squared: Array) -> Array:
-    """1 in the middle, 0 from squared radius 1 on, smooth."""
-    inside = np.clip(1 - squared, 0, np.inf)
-    smooth: Array = inside * inside
-    return smooth
+    """1 in the middle, 0 from squared radius 1 on, smooth. Replaces its argument."""
+    np.subtract(1, squared, out=squared)
+    squared.clip(0, np.inf, out=squared)
+    return np.square(squared, out=squared)
+
+
+def oval(x: Array, y: Array, width: Array | float, height: Array | float) -> Array:
+    """The bump of an ellipse with these half axes about (0, 0)."""
+    across: Array = x / width
+    across *= across
+    down = y / height
+    down *= down
+    across += down
+    return bump(across)
+
+
+def share(values: Array) -> Array:
+    """Clips to [0, 1], in place."""
+    return values.clip(0, 1, out=values)
 
 
 def positive(values: Array) -> Array:
-    clipped: Array = np.clip(values, 0, np.inf)  # three times as fast as np.maximum(values, 0)
-    return clipped
+    return values.clip(
+        0, np.inf
+    )  # more than twice as fast as np.maximum(values, 0), and np.clip takes 2 us to get here

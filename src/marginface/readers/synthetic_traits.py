@@ -266,16 +266,24 @@ def _rgb(photo: Draws, name: str) -> Array:
 
 
 def _uniform(keys: Array, table: dict[str, tuple[float, float]]) -> Draws:
-    """One hashed draw for every key and name. Normal draws are sums of four uniforms: bounded at 3.5 deviations."""
-    traits = {}
-    for number, (name, (first, second)) in enumerate(table.items()):
-        words = np.stack([_mix(keys, 8 * number + part) for part in range(4 if name.endswith("_n") else 1)])
-        draws = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        if name.endswith("_n"):
-            traits[name] = (first + second * (draws.sum(axis=0) - 2.0) * 3**0.5).astype(np.float32)
-        else:
-            traits[name] = (first + (second - first) * draws[0]).astype(np.float32)
-    return traits
+    """Hashed draws for every key and name. Normal draws are sums of four uniforms: bounded at 3.5 deviations."""
+    numbers = {normal: [i for i, name in enumerate(table) if name.endswith("_n") == normal] for normal in (False, True)}
+    first, second = np.array(list(table.values()))[:, :, None].transpose(1, 0, 2)
+    drawn = np.empty((len(table), len(keys)), np.float32)
+    # all names in one go: a call of numpy costs more than the few photographs it is for
+    even = numbers[False]
+    drawn[even] = first[even] + (second[even] - first[even]) * _fractions(keys, 8 * np.array(even))
+    bell = numbers[True]
+    if bell:
+        total = sum(_fractions(keys, 8 * np.array(bell) + part) for part in range(4))
+        drawn[bell] = first[bell] + second[bell] * (total - 2.0) * 3**0.5
+    return dict(zip(table, drawn, strict=True))
+
+
+def _fractions(keys: Array, words: Array) -> Array:
+    """(words, keys) uniform in [0, 1): 53 bits of each key's hash with each word."""
+    fractions: Array = (_mix(keys, words[:, None]) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return fractions
 
 
 def _mix(keys: Array, word: Array | int) -> Array:
