@@ -44,16 +44,16 @@ def test_cosine_ends_at_its_floor() -> None:
 
 def test_norms_and_biases_are_not_decayed_unless_asked() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4))
-    groups = parameter_groups([net], OptimConfig(weight_decay=0.1))
+    groups = parameter_groups(net, nn.Identity(), OptimConfig(weight_decay=0.1))
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (4, 0.0)]  # type: ignore[arg-type]
-    (everything,) = parameter_groups([net], OptimConfig(weight_decay=0.1, decay_norms=True))
+    (everything,) = parameter_groups(net, nn.Identity(), OptimConfig(weight_decay=0.1, decay_norms=True))
     assert len(everything["params"]) == 5  # type: ignore[arg-type]
 
 
 def test_frozen_parameters_are_left_out() -> None:
     net = nn.Linear(2, 2)
     net.bias.requires_grad_(False)
-    optimizer = create_optimizer([net], OptimConfig())
+    optimizer = create_optimizer(net, nn.Identity(), OptimConfig())
     assert [p.shape for group in optimizer.param_groups for p in group["params"]] == [(2, 2)]
 
 
@@ -79,6 +79,7 @@ def test_the_average_is_the_recursive_sum() -> None:
     ("fields", "named"),
     [
         ({"lr": 0}, "lr"),
+        ({"first_layer": 0}, "first_layer"),
         ({"ema": 1.0}, "ema"),
         ({"schedule": "multistep"}, "milestones"),
         ({"milestones": [3, 2]}, "rise"),
@@ -87,3 +88,16 @@ def test_the_average_is_the_recursive_sum() -> None:
 def test_impossible_settings_are_refused(fields: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
         OptimConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_the_learning_rate_rises_from_layer_to_layer() -> None:
+    net = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(3)))
+    head = nn.Linear(2, 5, bias=False)
+    groups = parameter_groups(net, head, OptimConfig(first_layer=0.04))
+    shares = {parameter: group["lr_share"] for group in groups for parameter in group["params"]}  # type: ignore[attr-defined]
+    assert [shares[layer.weight] for layer in (*net, head)] == pytest.approx([0.04, 0.2, 1, 1], rel=1e-12)
+
+
+def test_without_a_first_layer_there_are_two_groups() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    assert [group["lr_share"] for group in parameter_groups(net, nn.Linear(2, 2), OptimConfig())] == [1.0, 1.0]

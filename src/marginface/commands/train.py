@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.training.config import Config, recipe_or_file
+from marginface.training.openvino_options import BASE, speaks_openvino, translated
 from marginface.training.run import open_run
 from marginface.training.start import start_training
 
@@ -27,16 +28,26 @@ def run(options: Namespace, command: str) -> None:
 
 
 def prepared(words: list[str]) -> list[str]:
-    """Recipes by name become their files; a run to resume brings its configuration; no words at all are quickstart."""
+    """Recipes by name become their files; a run to resume brings its configuration; no words at all are quickstart.
+
+    Fine-tuning has a recipe of its own. Dashes in names are as good as underscores, and the options and @files of
+    OpenVINO's trainer as good as ours.
+    """
     if {"-h", "--help"} & set(words):
         return words
+    words = [_underscored(word) for word in words]
+    foreign = speaks_openvino(words)
+    words, sentences = translated(words)
+    for sentence in sentences:
+        Console(stderr=True).print(sentence, highlight=False, soft_wrap=True)
     given = [word.partition("=")[0] for word in words]
     if "--resume" in given:
         position = given.index("--resume")
         folder = words[position].partition("=")[2] or "".join(words[position + 1 : position + 2])
         words = ["--config", str(open_run(folder).config), *words]
     elif "--config" not in given:
-        words = ["--config", "quickstart", *words]
+        base = ["--config", "finetune" if "--init_from" in given else "quickstart"]
+        words = [*(BASE if foreign else base), *words]
     prepared = []
     for position, word in enumerate(words):
         if position and words[position - 1] == "--config":
@@ -45,6 +56,11 @@ def prepared(words: list[str]) -> list[str]:
             word = "--config=" + recipe_or_file(word.partition("=")[2])
         prepared.append(word)
     return prepared
+
+
+def _underscored(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word
 
 
 def explained(message: str) -> str:

@@ -10,6 +10,7 @@ import yaml
 from marginface.embedder import ModelConfig
 from marginface.errors import InputError
 from marginface.loading.loader import DataConfig
+from marginface.training.mixing import OldConfig
 from marginface.training.optim import OptimConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -59,6 +60,11 @@ class LoopConfig:
         eval_every: steps between evaluations; 0 = only at the end
         checkpoint_every: steps between checkpoints to resume from; 0 = only at the end
         accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
+        freeze: parts of the network that stay as they are, by the beginnings of their modules' names with commas
+            between, such as stem,layer1
+        freeze_norms: batch norms keep the statistics they have; for fine-tuning with few images
+        patience: stop after so many evaluations in a row without a better mean accuracy, and keep the best model;
+            0 = off
         refit: for small sets: at the end, refit the embedding layer by linear discriminant analysis with this
             shrinkage, such as 0.05; 0 = off
     """
@@ -68,6 +74,9 @@ class LoopConfig:
     eval_every: int = 0
     checkpoint_every: int = 500
     accumulate: int = 1
+    freeze: str = ""
+    freeze_norms: bool = False
+    patience: int = 0
     refit: float = 0.0
 
     def __post_init__(self) -> None:
@@ -77,6 +86,8 @@ class LoopConfig:
             raise InputError(f"train.refit is {self.refit}: give a shrinkage from 0 (off) to 1")
         if self.accumulate < 1 or self.log_every < 1:
             raise InputError("train.accumulate and train.log_every must be 1 or more")
+        if self.patience < 0 or (self.patience and not self.eval_every):
+            raise InputError("train.patience counts evaluations: give 0 or more, and train.eval_every with it")
 
 
 @dataclass
@@ -107,8 +118,12 @@ class Config:
         summary: what the run is, in one line
         expect: the result to expect, and who published it
         output: where runs are kept
+        init_from: fine-tuning: the folder of a model or of a run, or a published checkpoint; it decides on `model`
+            and data.size
+        init_head: with init_from: class weights start as the means of the people's embeddings, or at random
         seed: of the weights, the order and augmentation of the images, and random margins
         data: what is learned from
+        old: what must not be forgotten meanwhile
         model: the network
         margin: the margin
         softmax: how the softmax over all identities is computed
@@ -121,8 +136,11 @@ class Config:
     summary: str = ""
     expect: str = ""
     output: str = "runs"
+    init_from: str = ""
+    init_head: Literal["class_means", "random"] = "class_means"
     seed: int = 42
     data: DataConfig = field(default_factory=DataConfig)
+    old: OldConfig = field(default_factory=OldConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     margin: MarginConfig = field(default_factory=MarginConfig)
     softmax: SoftmaxConfig = field(default_factory=SoftmaxConfig)
@@ -136,6 +154,8 @@ class Config:
                 f"data.batch_size {self.data.batch_size} cannot be split into train.accumulate "
                 f"{self.train.accumulate} equal parts"
             )
+        if self.train.patience and not self.data.val:
+            raise InputError("train.patience needs benchmarks to judge by: give them with data.val")
 
 
 def recipe_files() -> dict[str, Path]:

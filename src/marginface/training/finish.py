@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from marginface.embedder import Embedder
 from marginface.evaluate import baselines, measure, publish
 from marginface.report import print_table
 from marginface.training.loop import Trainer
@@ -12,15 +13,25 @@ from marginface.training.samples import read_png
 
 
 def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
-    """Saves the model, evaluates it beside raw pixels and the untrained network, and writes both reports."""
-    model, config = trainer.model, trainer.config
+    """Saves the model, evaluates it beside what it is to be compared with, and writes both reports.
+
+    That is raw pixels and the untrained network, or for fine-tuning the model it began with. With `patience` it is
+    the best model that is kept, else the last one.
+    """
+    config, device = trainer.config, trainer.embedder.device
+    model = Embedder.load(run.best, device) if config.train.patience else trainer.model
+    before = Embedder.load(run.start, device) if config.init_from else None
     if config.train.refit:
         refit_embedding(model.backbone, trainer.plain_batches, len(trainer.loader.reader), config.train.refit)
     model.notes["trained_by"] = command
     results = []
     for benchmark in trainer.benchmarks:
-        results += baselines(benchmark, model, config.seed)
-        results.append(measure(benchmark, model, name="trained network"))
+        if before is None:
+            results += baselines(benchmark, model, config.seed)
+            results.append(measure(benchmark, model, name="trained network"))
+        else:
+            results.append(measure(benchmark, before, name="before fine-tuning"))
+            results.append(measure(benchmark, model, name="after fine-tuning"))
     model.notes["results"] = [
         {name: value for name, value in result.to_json().items() if name != "roc"} for result in results
     ]

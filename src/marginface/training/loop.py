@@ -24,6 +24,8 @@ from marginface.readers import open_reader
 from marginface.softmax import MarginSoftmax
 from marginface.training.checkpoint import load_checkpoint, restore, save_checkpoint
 from marginface.training.config import Config
+from marginface.training.finetune import ClassMeans, Frozen, start_head
+from marginface.training.mixing import MixedLoader
 from marginface.training.monitor import Monitor
 from marginface.training.optim import WeightAverage, create_optimizer, learning_rate
 from marginface.training.run import Run
@@ -33,13 +35,14 @@ from marginface.training.signals import stop_flag
 class Trainer:
     """All that a run holds in memory. Everything random is a function of (seed, step), so that state is small."""
 
-    def __init__(self, config: Config, fabric: Fabric, console: Console) -> None:
+    def __init__(self, config: Config, fabric: Fabric, console: Console, start: Embedder | None = None) -> None:
+        """start: what fine-tuning begins with; None for random weights."""
         self.config, self.fabric, self.console = config, fabric, console
-        reader = open_reader(config.data.train)
-        self.loader = Loader(reader, config.data, config.seed, fabric.global_rank, fabric.world_size)
+        self.loader = self._loader()
+        reader = self.loader.reader
         self.benchmarks = [open_benchmark(spec, config.data.resize) for spec in config.data.val]
         torch.manual_seed(config.seed)
-        self.embedder = Embedder.create(config.model, Preprocessing(size=config.data.size))
+        self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
         margin = self._margin(reader.num_classes)
         group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
         options = {**asdict(config.softmax), "seed": config.seed, "process_group": group}
@@ -47,14 +50,22 @@ class Trainer:
         self.head = head.to(fabric.device)
         backbone = self.embedder.backbone.to(fabric.device)
         backbone.to(memory_format=torch.channels_last)
-        optimizer = create_optimizer([backbone, head], config.optim)
+        self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
+        optimizer = create_optimizer(backbone, head, config.optim)
         self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
         # compiled for training only: evaluation would pay for a second compilation
         trained = cast(nn.Module, torch.compile(backbone)) if config.trainer.compile else backbone
         self.backbone, self.optimizer = fabric.setup(trained, optimizer)
-        self.step, self.best = 0, -math.inf
+        self.step, self.best, self.since_best = 0, -math.inf, 0
         self.steps_per_epoch = self.loader.batches.per_epoch
         self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
+
+    def _loader(self) -> Loader | MixedLoader:
+        config, ranks = self.config, (self.fabric.global_rank, self.fabric.world_size)
+        reader = open_reader(config.data.train)
+        if config.old.train:
+            return MixedLoader(reader, config.data, config.old, config.seed, *ranks)
+        return Loader(reader, config.data, config.seed, *ranks)
 
     def _margin(self, num_classes: int) -> Margin | BinaryMargin:
         """The configured margin; what some of them must know of the run is filled in."""
@@ -83,13 +94,28 @@ class Trainer:
             f"{self.fabric.world_size} x {self.fabric.device.type}"
         )
 
+    def start_from_faces(self) -> None:
+        """Class weights from the people's faces as the network sees them before it is trained any further."""
+        self.console.print(f"class means of {self.loader.reader.num_classes:,} people", highlight=False)
+        means = ClassMeans(self.embedder, self.loader, self.fabric.global_rank, self.fabric.world_size)
+        means.sums = cast(Tensor, self.fabric.all_reduce(means.sums, reduce_op="sum"))
+        means.moments = cast(Tensor, self.fabric.all_reduce(means.moments, reduce_op="sum"))
+        start_head(self.head, means)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `patience` evaluations in a row brought nothing better."""
+        return 0 < self.config.train.patience <= self.since_best
+
     def fit(self, run: Run) -> None:
         """Runs the remaining steps. Raises Stopped on a signal, after a checkpoint; InputError on bad data."""
         train, names = self.config.train, [benchmark.name for benchmark in self.benchmarks]
         monitor = Monitor(run.folder, self.total_steps, self.step, names, self.console, self.fabric.is_global_zero)
         batches = self.loader.start(self.step)
         with monitor, stop_flag() as stop:
-            while self.step < self.total_steps:
+            if self.config.init_from and self.step == 0:
+                monitor.evaluated(0, self.evaluate(run))
+            while self.step < self.total_steps and not self.exhausted:
                 asked = time.perf_counter()
                 batch = next(batches)
                 monitor.waited(time.perf_counter() - asked)
@@ -105,7 +131,10 @@ class Trainer:
                     self.checkpoint(run)
                     raise Stopped(stop.number, f"stopped after step {self.step} of {self.total_steps}")
             batches.close()
-            monitor.evaluated(self.step, self.evaluate(run))
+            if self.exhausted:
+                self.console.print(f"step {self.step}: {train.patience} evaluations without a better one; done")
+            else:
+                monitor.evaluated(self.step, self.evaluate(run))
             self.checkpoint(run)
 
     def train_step(self, batch: Batch, run: Run) -> Tensor:
@@ -114,8 +143,9 @@ class Trainer:
         lr, strength = self._schedule()
         self.head.margin.strength = strength
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_share", 1.0)
         self.backbone.train()
+        self.frozen.hold()
         self.head.train()
         images, labels = (self.fabric.to_device(torch.from_numpy(x)) for x in (batch.images, batch.labels))
         loss = self._forward_backward(images, labels)
@@ -133,10 +163,11 @@ class Trainer:
     def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of the batch, its gradients added part by part where `accumulate` asks for it."""
         parts = self.config.train.accumulate
+        constants = self.embedder.preprocessing
         losses = []
         for part, (x, y) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
             with self.fabric.no_backward_sync(self.backbone, enabled=part < parts - 1):
-                loss = self.head(self.backbone(normalise(x)), y) * (len(y) / len(labels))
+                loss = self.head(self.backbone(normalise(x, constants.mean, constants.std)), y) * (len(y) / len(labels))
                 self.fabric.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
@@ -168,7 +199,7 @@ class Trainer:
         return {
             "epoch": self.step / self.steps_per_epoch,
             "loss": float(loss),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "target_cosine": float(self.head.mean_cosine),
             "norm": float(self.head.mean_norm),
         }
@@ -179,10 +210,11 @@ class Trainer:
         if self.fabric.is_global_zero:
             scores = {b.name: measure(b, self.model, replicates=0).accuracy.mean for b in self.benchmarks}
             mean = sum(scores.values()) / len(scores) if scores else -math.inf
+            self.since_best += 1
             if mean > self.best:
-                self.best = mean
+                self.best, self.since_best = mean, 0
                 self.model.save(run.best)
-        self.fabric.barrier()
+        self.best, self.since_best = self.fabric.broadcast((self.best, self.since_best))
         return scores
 
     def checkpoint(self, run: Run) -> None:
@@ -203,13 +235,15 @@ class Trainer:
             restore(self.average.module, state["average"], "weight average", path)
             self.average.updates = state["average_updates"]
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.since_best = state["step"], state["best"], state.get("since_best", 0)
 
     def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The whole training set in its order, as the network takes it, without random changes."""
         for indices in np.array_split(np.arange(len(self.loader.reader)), math.ceil(len(self.loader.reader) / 64)):
             images, labels = self.loader.plain(indices)
-            yield normalise(self.fabric.to_device(torch.from_numpy(images))), torch.from_numpy(labels)
+            x = self.fabric.to_device(torch.from_numpy(images))
+            constants = self.embedder.preprocessing
+            yield normalise(x, constants.mean, constants.std), torch.from_numpy(labels)
 
     def _last(self, run: Run) -> Path:
         return run.last(self.fabric.global_rank, self.fabric.world_size)
@@ -218,6 +252,7 @@ class Trainer:
         return {
             "step": self.step,
             "best": self.best,
+            "since_best": self.since_best,
             "backbone": self.embedder.backbone.state_dict(),
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +9,8 @@ import torch
 from torch import nn
 
 from marginface.errors import InputError
+
+LAYER_STEPS = 8  # so many different learning rates between the first layer and the last, at most
 
 
 @dataclass
@@ -31,6 +32,8 @@ class OptimConfig:
         final_lr: cosine: share of lr left at the end
         clip_norm: gradients of the backbone are scaled down to this L2 norm; 0 = off
         ema: decay of the averaged weights that are evaluated and exported; 0 = off
+        first_layer: share of lr at the network's first layer; it rises geometrically to 1 at the embedding layer,
+            the classes have 1; for fine-tuning, such as 0.1
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -47,12 +50,17 @@ class OptimConfig:
     final_lr: float = 0.0
     clip_norm: float = 0.0
     ema: float = 0.0
+    first_layer: float = 1.0
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise InputError(f"optim.lr is {self.lr}: give a learning rate above 0")
         if not 0 <= self.ema < 1:
             raise InputError(f"optim.ema is {self.ema}: give a decay in [0, 1), such as 0.999")
+        if not 0 < self.first_layer <= 1:
+            raise InputError(
+                f"optim.first_layer is {self.first_layer}: give a share above 0 and at most 1, such as 0.1"
+            )
         if self.schedule == "multistep" and not self.milestones:
             raise InputError("optim.schedule is multistep but optim.milestones is empty: give epochs, such as [10,20]")
         if self.milestones != sorted(self.milestones):
@@ -78,18 +86,42 @@ def learning_rate(config: OptimConfig, epoch: float, epochs: float) -> float:
     return config.lr * factor
 
 
-def parameter_groups(modules: Iterable[nn.Module], config: OptimConfig) -> list[dict[str, object]]:
-    """Two groups: decayed, and not decayed (everything of one dimension or fewer: norms, biases, PReLU)."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 or config.decay_norms]
-    spared = [p for p in parameters if not (p.ndim > 1 or config.decay_norms)]
-    groups = [(decayed, config.weight_decay), (spared, 0.0)]
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+def parameter_groups(backbone: nn.Module, head: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
+    """Groups of one weight decay and one `lr_share` each.
+
+    Not decayed is everything of one dimension or fewer (norms, biases, PReLU) unless `decay_norms`. `lr_share` is
+    what `layer_shares` says, 1 for the head.
+    """
+    shares = layer_shares(backbone, config.first_layer)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in (*backbone.parameters(), *head.parameters()):
+        if parameter.requires_grad:
+            decayed = parameter.ndim > 1 or config.decay_norms
+            groups.setdefault((shares.get(parameter, 1.0), decayed), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1]))
+    return [
+        {"params": params, "weight_decay": config.weight_decay if decayed else 0.0, "lr_share": share}
+        for (share, decayed), params in ordered
+    ]
 
 
-def create_optimizer(modules: Iterable[nn.Module], config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over all parameters of `modules`."""
-    groups = parameter_groups(modules, config)
+def layer_shares(backbone: nn.Module, first: float) -> dict[nn.Parameter, float]:
+    """Share of the learning rate of every parameter: `first` at the first layer, 1 at the last, geometric between.
+
+    Layers are counted in the order the network names them, in LAYER_STEPS steps, so that groups stay few.
+    """
+    layers = [list(module.parameters(recurse=False)) for module in backbone.modules()]
+    layers = [parameters for parameters in layers if parameters]
+    shares = {}
+    for number, parameters in enumerate(layers):
+        depth = round(LAYER_STEPS * number / max(len(layers) - 1, 1)) / LAYER_STEPS
+        shares |= dict.fromkeys(parameters, first ** (1 - depth))
+    return shares
+
+
+def create_optimizer(backbone: nn.Module, head: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD with momentum or AdamW over all parameters that are not frozen."""
+    groups = parameter_groups(backbone, head, config)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

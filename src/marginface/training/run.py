@@ -40,6 +40,11 @@ class Run:
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best"
 
+    @property
+    def start(self) -> Path:
+        """The model that fine-tuning began with."""
+        return self.folder / "checkpoints" / "start"
+
     def last(self, rank: int = 0, world_size: int = 1) -> Path:
         """Where a process keeps its state; each has classes of its own, so several processes have a file each."""
         name = "last.pt" if world_size == 1 else f"last-{rank + 1}-of-{world_size}.pt"

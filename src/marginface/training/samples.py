@@ -7,17 +7,18 @@ import numpy as np
 
 from marginface.files import replace_file
 from marginface.loading.loader import Loader
+from marginface.training.mixing import MixedLoader
 
 ROWS, COLUMNS = 8, 12
 
 
-def write_samples(loader: Loader, path: Path) -> None:
+def write_samples(loader: Loader | MixedLoader, path: Path) -> None:
     """A row a person, one person's images side by side after augmentation; people drawn evenly from the set."""
     rows = [_row(loader, np.flatnonzero(loader.reader.labels == person)) for person in _people(loader)]
     write_png(path, np.concatenate(rows))
 
 
-def _people(loader: Loader) -> np.ndarray:
+def _people(loader: Loader | MixedLoader) -> np.ndarray:
     counts = np.bincount(loader.reader.labels)
     several = np.flatnonzero(counts > 1)
     people = several if len(several) else np.flatnonzero(counts)
@@ -25,7 +26,7 @@ def _people(loader: Loader) -> np.ndarray:
     return shown
 
 
-def _row(loader: Loader, indices: np.ndarray) -> np.ndarray:
+def _row(loader: Loader | MixedLoader, indices: np.ndarray) -> np.ndarray:
     """COLUMNS images side by side; a person with fewer is shown again as in the next epoch."""
     size = loader.config.size
     row = np.zeros((size, COLUMNS * size, 3), np.uint8)

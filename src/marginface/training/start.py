@@ -1,6 +1,6 @@
 """From a configuration to a finished run: processes, folder, loop, and what it leaves. Called by the CLI."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
@@ -10,6 +10,7 @@ from rich.console import Console
 from marginface.errors import InputError, Stopped
 from marginface.files import replace_file
 from marginface.training.config import Config, TrainerConfig
+from marginface.training.finetune import load_start
 from marginface.training.finish import finish
 from marginface.training.loop import Trainer
 from marginface.training.run import Run, create_run, open_run
@@ -25,7 +26,11 @@ def start_training(config: Config, *, resume: str, numbered: bool, command: str,
     fabric = launch(config.trainer)
     console.quiet = not fabric.is_global_zero
     run = open_run(resume) if resume else None
-    trainer = Trainer(config, fabric, console)  # refuses what it must before a folder is made
+    start = None
+    if config.init_from:
+        start = load_start(run.start if run else config.init_from)
+        config = replace(config, model=start.config, data=replace(config.data, size=start.preprocessing.size))
+    trainer = Trainer(config, fabric, console, start)  # refuses what it must before a folder is made
     if run is None:
         run = _new_run(config, fabric, trainer, numbered)
     else:
@@ -64,5 +69,9 @@ def _new_run(config: Config, fabric: Fabric, trainer: Trainer, numbered: bool) -
         with replace_file(run.config) as temporary:
             temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), "utf-8")
         write_samples(trainer.loader, run.samples)
+        if config.init_from:
+            trainer.embedder.save(run.start)
         folder = str(run.folder)
+    if config.init_from and config.init_head == "class_means":
+        trainer.start_from_faces()
     return Run(Path(fabric.broadcast(folder)))

@@ -1,0 +1,140 @@
+"""Fine-tuning: the model a run starts from, what of it stays as it is, first class weights. For start and loop."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marginface.embedder import Embedder, ModelConfig, Preprocessing
+from marginface.errors import InputError
+from marginface.loading.loader import Loader
+from marginface.softmax import MarginSoftmax
+from marginface.training.mixing import MixedLoader
+from marginface.weights import import_checkpoint
+
+IMAGES_PER_CLASS = 32  # more hardly move a mean, and a pass over millions of images would cost as much as training
+CHUNK = 64
+SPREAD = 0.5  # length of the random part of a sub-center, beside the mean's 1
+
+
+def load_start(where: str | Path) -> Embedder:
+    """The model in a folder (ours, or a run's), or in a published checkpoint; it takes RGB.
+
+    Raises InputError for anything else, and for networks that do not take square images.
+    """
+    path = Path(where)
+    if path.is_dir():
+        return Embedder.load(path / "model" if (path / "model").is_dir() else path)
+    imported = import_checkpoint(path)
+    height, width = imported.usage.image_size
+    if height != width:
+        raise InputError(f"{path}: {imported.backbone} takes {height}x{width} images, training takes square ones")
+    config = ModelConfig(imported.backbone, imported.num_features, imported.options)
+    preprocessing = Preprocessing(height, imported.usage.mean, imported.usage.std)
+    return Embedder(imported.build(), config, preprocessing, {"imported": [imported.source, *imported.notes]})
+
+
+class Frozen:
+    """Parts of a network that training leaves as they are, bit for bit.
+
+    freeze: prefixes of module names, separated by commas, such as "stem,layer1"; their weights get no gradient,
+    their batch norms keep their statistics, their dropout is off. "stem" may stand for all that comes before the
+    first sequence of blocks. norms: all batch norms keep their statistics (weight and bias still learn).
+    Raises InputError for a prefix that names nothing, or when nothing would be left to learn.
+    """
+
+    def __init__(self, backbone: nn.Module, freeze: str, norms: bool = False) -> None:
+        parts = [part for prefix in filter(None, freeze.split(",")) for part in _named(backbone, prefix.strip())]
+        for part in parts:
+            part.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in backbone.parameters()):
+            raise InputError(f"train.freeze {freeze} leaves nothing of the network to learn; name fewer parts")
+        self._still = parts
+        if norms:
+            self._still += [
+                module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            ]
+
+    def hold(self) -> None:
+        """Puts them into evaluation mode: to be called after every `train()` of the network."""
+        for module in self._still:
+            module.eval()
+
+
+def _named(backbone: nn.Module, prefix: str) -> list[nn.Module]:
+    modules = dict(backbone.named_modules())
+    if prefix in modules and prefix:
+        return [modules[prefix]]
+    children = dict(backbone.named_children())
+    if prefix == "stem":
+        before = [child for child in _until_blocks(children.values()) if list(child.parameters())]
+        if before:
+            return before
+    learned = [name for name, child in children.items() if list(child.parameters())]
+    raise InputError(f"train.freeze: the network has no part {prefix!r}; its parts are {', '.join(learned)}")
+
+
+def _until_blocks(children: Iterable[nn.Module]) -> Iterable[nn.Module]:
+    for child in children:
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            return
+        yield child
+
+
+class ClassMeans:
+    """The people of a set as a model sees them: `sums` (C, D) of unit embeddings, and moments of their norms.
+
+    Up to IMAGES_PER_CLASS images of each, with their mirror images. Of several processes each takes a share;
+    `sums` and `moments` are then to be added up over them.
+    """
+
+    def __init__(self, model: Embedder, loader: Loader | MixedLoader, rank: int = 0, world_size: int = 1) -> None:
+        self.sums = torch.zeros(loader.reader.num_classes, model.config.num_features, device=model.device)
+        self.moments = torch.zeros(3, dtype=torch.float64, device=model.device)
+        rows = first_of_each(loader.reader.labels, IMAGES_PER_CLASS)[rank::world_size]
+        for start in range(0, len(rows), CHUNK):
+            images, labels = loader.plain(rows[start : start + CHUNK])
+            if len(images):
+                self._add(torch.from_numpy(next(model.raw([images]))).to(self.sums), torch.from_numpy(labels))
+
+    def _add(self, x: Tensor, labels: Tensor) -> None:
+        self.sums.index_add_(0, labels.to(x.device), F.normalize(x))
+        norms = x.norm(dim=1).double() / 2  # of image and mirror image together
+        self.moments += torch.stack([torch.ones_like(norms), norms, norms**2]).sum(1)
+
+    @property
+    def norm(self) -> tuple[float, float]:
+        """Mean and standard deviation of the norm of an embedding."""
+        count, first, second = self.moments.tolist()
+        mean = first / max(count, 1)
+        return mean, max(second / max(count, 1) - mean**2, 0.0) ** 0.5
+
+
+def first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the first `count` images of every class, ascending. labels: int64 (N,)."""
+    order = np.argsort(labels, kind="stable")
+    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    return np.sort(order[rank < count])
+
+
+@torch.no_grad()
+def start_head(head: MarginSoftmax, means: ClassMeans) -> None:
+    """Class weights become the class means, of unit length; sub-centers spread about the mean.
+
+    The shorter a weight, the further a step turns it: those of length 0.2 that suit a random start would lose the
+    means within a few steps. Classes without a readable image keep their random weights. AdaFace's statistics begin
+    at the model's own norms.
+    """
+    classes = means.sums[head.shards.start : head.shards.stop].repeat_interleave(head.sub_centers, 0)
+    direction = F.normalize(classes.to(head.weight))
+    if head.sub_centers > 1:
+        direction = F.normalize(direction + SPREAD * F.normalize(head.weight))
+    found = classes.abs().sum(1, keepdim=True) > 0
+    head.weight.copy_(torch.where(found, direction, head.weight))
+    statistics = dict(head.margin.named_buffers())
+    if {"batch_mean", "batch_std"} <= statistics.keys():
+        for name, value in zip(("batch_mean", "batch_std"), means.norm, strict=True):
+            statistics[name].fill_(value)
