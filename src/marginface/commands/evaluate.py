@@ -1,36 +1,135 @@
-"""`marginface evaluate`: a model and benchmarks to a table, JSON and a report."""
+"""`marginface evaluate`: models or embeddings, and benchmarks, to tables, JSON and a report."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
+from marginface.commands.progress import progress_bar
 from marginface.commands.shared import load_model
-from marginface.evaluate import UNDERSTOOD, baselines, measure, open_benchmark, publish
-from marginface.report import print_table
+from marginface.embedder import Embedder
+from marginface.errors import InputError
+from marginface.evaluate import UNDERSTOOD, Benchmark, open_benchmarks, publish
+from marginface.evaluate.attributes import Attributes
+from marginface.evaluate.embeddings import Embeddings, EmbeddingsFile
+from marginface.evaluate.judge import Judgement, Questions, judge
+from marginface.evaluate.measure import pixels, untrained
+from marginface.evaluate.publish import split_results, write_roc
+from marginface.evaluate.saved import find_models
+from marginface.evaluate.store import embed_to_disk, scratch_folder
+from marginface.protocols.degrade import open_degrade
+from marginface.report import folds_sheet, group_sheet, print_sheet, print_table, search_sheet
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="folder of a model, or of a run")
+    parser.add_argument("model", type=str, nargs="?", default="", help="folder of a model, or of a run")
     parser.add_argument("--benchmark", type=str, nargs="+", required=True, help=UNDERSTOOD)
-    parser.add_argument("--json", type=str, default="", help="file to write the results to")
+    parser.add_argument("--embeddings", type=str, default="", help="npz of anybody's embeddings, instead of a model")
+    parser.add_argument("--all-checkpoints", type=str, default="", help="a run: all models in it, instead of one")
+    parser.add_argument("--json", type=str, default="", help="file to write the results to, the scores beside it")
     parser.add_argument("--report", type=str, default="report.html", help="file to write the report to; '' = none")
+    parser.add_argument("--roc-file", type=str, default="", help="file for OpenVINO's ROC, lines 'tpr fpr'")
     parser.add_argument("--flip", type=bool, default=True, help="add the embedding of the mirror image")
     parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
     parser.add_argument("--baselines", type=bool, default=False, help="also pixels and the untrained network")
+    parser.add_argument(
+        "--degrade", type=str, nargs="*", default=[], help="also on worse images: blur:3 jpeg:20 downscale:4"
+    )
+    parser.add_argument("--csv", type=str, default="", help="what is known about images or people, named in column 1")
+    parser.add_argument("--by", type=str, nargs="*", default=[], help="columns of --csv: error rates of their groups")
+    parser.add_argument(
+        "--reject", type=str, nargs="*", default=[], help="error-versus-reject by 'norm' or columns of --csv"
+    )
+    parser.add_argument("--reject-fmr", type=float, default=1e-3, help="false match rate of those curves")
+    parser.add_argument("--scratch", type=str, default="", help="folder for embeddings while they are made")
 
 
 def run(options: Namespace, command: str) -> None:
-    model = load_model(options.model)
-    benchmarks = [open_benchmark(spec, options.resize) for spec in options.benchmark]
-    results = []
+    models = _models(options)
+    attributes = Attributes(options.csv) if options.csv else None
+    questions = Questions(options.by, options.reject, options.reject_fmr, attributes)
+    for spec in options.degrade:
+        open_degrade(spec)  # before any work
+    benchmarks = open_benchmarks(options.benchmark, options.resize)
+    scratch = Path(options.scratch) if options.scratch else scratch_folder()
+    judged, used = Judgement(), []
     for benchmark in benchmarks:
-        if options.baselines:
-            results += baselines(benchmark, model)
-        results.append(measure(benchmark, model, name=options.model, flip=options.flip))
+        for name, embeddings, folder in _rows(options, models, benchmark, scratch):
+            judge(benchmark.score(embeddings, name), embeddings, questions, judged)
+            used += [folder] if folder else []
+    _publish(options, command, benchmarks, judged)
+    for folder in used:  # only now: an evaluation stopped before this goes on from them
+        shutil.rmtree(folder, ignore_errors=True)
+    _print(judged)
+
+
+def _models(options: Namespace) -> list[str]:
+    """Names of the models, the one under study last; none for embeddings. InputError unless one source is named."""
+    given = [word for word in (options.model, options.embeddings, options.all_checkpoints) if word]
+    if len(given) != 1:
+        raise InputError("give one of: a model's folder, --embeddings FILE.npz, --all-checkpoints RUN")
+    if options.embeddings:
+        if options.degrade or options.baselines:
+            raise InputError("--degrade and --baselines need a network: give a model instead of --embeddings")
+        return []
+    return [str(path) for path in find_models(options.all_checkpoints)] if options.all_checkpoints else [options.model]
+
+
+def _rows(
+    options: Namespace, models: list[str], benchmark: Benchmark, scratch: Path
+) -> Iterator[tuple[str, Embeddings, Path | None]]:
+    """(row's name, embeddings, folder they lie in) in the order of the table: the model under study last."""
+    if not models:
+        yield options.embeddings, EmbeddingsFile(options.embeddings).of(benchmark.images), None
+        return
+    benchmark.images.check()
+    loaded = load_model(models[-1])
+    if options.baselines:
+        yield "pixels", pixels(benchmark.images, loaded.preprocessing.size), None
+        yield "untrained network", *_embed(untrained(loaded), benchmark, "", options, scratch)
+    for name in models:
+        model = load_model(name)
+        for spec in (*options.degrade, ""):
+            yield f"{name} {spec}".strip(), *_embed(model, benchmark, spec, options, scratch)
+
+
+def _embed(
+    model: Embedder, benchmark: Benchmark, spec: str, options: Namespace, scratch: Path
+) -> tuple[Embeddings, Path]:
+    """The benchmark's images, degraded as `spec` says; goes on where an earlier call was stopped."""
+    degrade = open_degrade(spec) if spec else None
+    images = dataclasses.replace(benchmark.images, degrade=degrade)
+    with progress_bar(f"{benchmark.name} {spec}".strip(), "the same command goes on from there") as progress:
+        return embed_to_disk(model, images, scratch, flip=options.flip, way=spec, progress=progress)
+
+
+def _publish(options: Namespace, command: str, benchmarks: list[Benchmark], judged: Judgement) -> None:
+    if options.roc_file:
+        write_roc(options.roc_file, judged.results)
+    studied = options.model or options.embeddings or options.all_checkpoints
     publish(
-        results,
+        judged.results,
         benchmarks,
-        title=f"{options.model} on {', '.join(benchmark.name for benchmark in benchmarks)}",
+        title=f"{studied} on {', '.join(benchmark.name for benchmark in benchmarks)}",
         command=command,
         json_file=options.json or None,
         report_file=options.report or None,
+        groups=judged.groups,
+        rejects=judged.rejects,
     )
-    print_table(results)
+
+
+def _print(judged: Judgement) -> None:
+    console = Console()
+    pairs, searches = split_results(judged.results)
+    if pairs:
+        print_table(pairs, console)
+    folds = folds_sheet(pairs)
+    names = dict.fromkeys(one.benchmark for one in searches)
+    sheets = [folds] if folds else []
+    sheets += [search_sheet([one for one in searches if one.benchmark == name]) for name in names]
+    for sheet in [*sheets, *map(group_sheet, judged.groups)]:
+        print_sheet(sheet, console)

@@ -1,6 +1,7 @@
 """Error-versus-reject curves: how far a quality score tells which comparisons to distrust. Called by `evaluate`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,18 @@ class RejectCurve:
     fnmr: np.ndarray
     genuines: np.ndarray
     impostors: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists; an FNMR that cannot be given is None."""
+        return {
+            "quality": self.quality,
+            "fmr": self.fmr,
+            "threshold": "that of all pairs" if self.fixed else "set anew on the pairs that remain",
+            "rejected": self.rejected.tolist(),
+            "fnmr": [None if np.isnan(rate) else float(rate) for rate in self.fnmr],
+            "same": self.genuines.tolist(),
+            "different": self.impostors.tolist(),
+        }
 
 
 def reject_curve(

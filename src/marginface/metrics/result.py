@@ -1,7 +1,7 @@
 """One model on one pairs benchmark: every figure that table, JSON and report show. Built by `protocols`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class VerificationResult:
     val: InsightFace's VAL at FAR 1e-3; None where a fold lacks one kind of pair.
     xnorm: mean length of the embeddings before normalisation, None where they came normalised.
     intervals: None when not asked for. rule: how TAR was read at the FARs.
+    figures: further named numbers, as other trainers report them.
     """
 
     model: str
@@ -84,6 +85,7 @@ class VerificationResult:
     xnorm: float | None = None
     intervals: VerificationIntervals | None = None
     rule: str = "highest TAR with FAR <= target"
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def benchmark(self) -> str:
@@ -148,6 +150,7 @@ class VerificationResult:
             ],
             "val_at_far_1e-3": None if self.val is None else vars(self.val),
             "xnorm": self.xnorm,
+            "figures": dict(self.figures),
             "notes": list(self.trials.notes),
             "intervals": bounds
             and {"level": 0.95, "drawn": bounds.by, "units": bounds.units, "replicates": bounds.replicates},

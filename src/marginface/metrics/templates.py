@@ -5,6 +5,7 @@ scaled to length 1. MagFace scales the media to length 1 first. AdaFace fuses th
 """
 
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,26 @@ class Pooling:
     def name(self) -> str:
         """InsightFace's short form, N1D1F1 by default."""
         return f"N{self.norms:d}D{self.detector:d}F{self.flip:d}" + ("" if self.media == "mean" else "-unit-media")
+
+
+POOLINGS = {
+    "insightface": Pooling(),
+    "adaface": Pooling(detector=False),  # pre_norm_vector_add
+    "adaface-norm-weighted": Pooling(norms=False, detector=False),
+    "magface": Pooling(detector=False, flip=False, media="unit"),
+    "magface-quality": Pooling(detector=False, flip=False),
+}
+"""By the scripts that pool so; AdaFace's name their fusions as `FUSIONS`, MagFace's have `--magface_qlt` 0 and 1."""
+
+
+def read_pooling(word: str) -> Pooling:
+    """From InsightFace's short form, such as N1D1F1, or a name among POOLINGS. Raises InputError for others."""
+    if short := re.fullmatch(r"N([01])D([01])F([01])", word):
+        norms, detector, flip = (digit == "1" for digit in short.groups())
+        return Pooling(norms, detector, flip)
+    if word not in POOLINGS:
+        raise InputError(f"unknown pooling '{word}'; give N1D1F1 or the like, or one of {', '.join(POOLINGS)}")
+    return POOLINGS[word]
 
 
 @dataclass(frozen=True)

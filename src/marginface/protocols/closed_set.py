@@ -94,7 +94,7 @@ def read_closed_set(folder: str | Path, enrol: int = 1, seed: int = 0) -> Closed
     places = np.concatenate([np.arange(len(images)) for images in people.values()])
     first, second, same = draw_pairs(labels, 1, None, seed, most_each=MOST_PAIRS)
     images = [image for own in people.values() for image in own]
-    return ClosedSet(folder.name, images, labels, list(people), places < enrol, first, second, same)
+    return ClosedSet(f"{folder.name} closed set", images, labels, list(people), places < enrol, first, second, same)
 
 
 def _pair_figures(suffix: str, sweep: F1Sweep) -> dict[str, float]:

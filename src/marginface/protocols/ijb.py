@@ -70,7 +70,8 @@ class Ijb:
         roc = reference_roc(scores, self.meta.same)
         eer, eer_threshold = equal_error_rate(roc)
         tars = [nearest_tar(roc, fpr) for fpr in fprs]
-        trials = Trials(f"{self.name} 1:1", first, second, self.meta.same, subjects=_people(self.meta, templates.ids))
+        people, keys = _people(self.meta, templates.ids), [str(template) for template in templates.ids]
+        trials = Trials(f"{self.name} 1:1", first, second, self.meta.same, subjects=people, keys=keys)
         return VerificationResult(
             model=model,
             trials=trials,

@@ -65,11 +65,13 @@ def write_report(
     ]
     curves = figures.training_charts(training) if training else []
     found = [_search(f"s{i}", own) for i, own in enumerate(_grouped(searches))]
-    sheets = [sheets_of.group_sheet(group) for group in groups]
+    folds = sheets_of.folds_sheet(results)
+    sheets = [folds] if folds else []
+    sheets += [sheets_of.group_sheet(group) for group in groups]
     sheets += [sheets_of.comparison_sheet(comparisons)] if comparisons else []
-    reject = figures.reject_chart("reject", rejects) if rejects else None
+    quality = figures.reject_chart("reject", rejects) if rejects else None
     charts = [chart for one in benchmarks for chart in one["charts"]] + curves + [one["cmc"] for one in found]
-    charts += [reject] if reject else []
+    charts += [quality] if quality else []
     data = {
         "charts": {chart.name: chart.data() for chart in charts},
         "thresholds": {f"{one['name']}-{i}": cut for one in benchmarks for i, cut in enumerate(one["thresholds"])},
@@ -89,7 +91,7 @@ def write_report(
             json=json.dumps([one.to_json() for one in results] + [one.to_json() for one in searches], indent=1),
             searches=found,
             sheets=sheets,
-            reject=reject,
+            reject=quality,
             training=curves,
             samples=jpeg_uri(samples, longest=1400, quality=85) if samples is not None else "",
             provenance=provenance or Provenance(),

@@ -11,6 +11,7 @@ from rich.text import Text
 from marginface.metrics.compare import Comparison
 from marginface.metrics.groups import GroupTable
 from marginface.metrics.intervals import Interval
+from marginface.metrics.result import VerificationResult
 from marginface.metrics.search_result import IdentificationResult
 from marginface.report.table import Cell, escape_bar, escape_latex, percent
 
@@ -89,6 +90,35 @@ def search_sheet(results: Sequence[IdentificationResult]) -> Sheet:
         ],
         rows=rows,
         notes=list(dict.fromkeys([*(note for one in results for note in one.notes), *reasons])),
+    )
+
+
+def folds_sheet(results: Sequence[VerificationResult]) -> Sheet | None:
+    """Ten-fold figures as the trainers of others print them; None where no result has folds."""
+    folded = [one for one in results if one.fold_accuracy is not None]
+    if not folded:
+        return None
+    further = list(dict.fromkeys(name for one in folded for name in one.figures))
+    rows = []
+    for one in folded:
+        grid, exact, val = one.accuracy, one.exact, one.val
+        cells = [
+            Cell(f"{one.model} on {one.benchmark}"),
+            Cell(f"{grid.mean:.5f}+-{grid.std:.5f}"),
+            Cell(f"{one.xnorm:.6f}" if one.xnorm is not None else "–"),
+            Cell(f"{val.val:.5f}+-{val.std:.5f} @ FAR={val.far:.5f}" if val else "–"),
+            Cell(f"{exact.mean:.5f}+-{exact.std:.5f}" if exact else "–"),
+            Cell(f"{exact.similarity:.4f}" if exact else "–"),
+            *(Cell(f"{one.figures[name]:.4f}" if name in one.figures else "–") for name in further),
+        ]
+        rows.append(cells)
+    return Sheet(
+        title="Ten-fold figures in the words of other trainers",
+        caption="Accuracy-Flip and VAL on InsightFace's grids of squared distance; XNorm is the mean embedding length "
+        "over both passes; exact: every threshold tried, its mean as a cosine."
+        + (" OpenVINO's threshold is on 1 − cosine." if further else ""),
+        headings=["Model", "Accuracy-Flip", "XNorm", "VAL @ 1e-3", "exact accuracy", "exact threshold", *further],
+        rows=rows,
     )
 
 

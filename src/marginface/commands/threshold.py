@@ -1,0 +1,32 @@
+"""`marginface threshold`: which similarity to accept at, read off an evaluation and stored with the model."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from marginface.evaluate.saved import choose_result, store_threshold
+from marginface.metrics.advice import advise_threshold
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("result", type=str, help="a run, or the file that `evaluate --json FILE` wrote")
+    parser.add_argument("--far", type=float, required=True, help="share of different people to be accepted, such as 1e-4")
+    parser.add_argument("--benchmark", type=str, default="", help="which of the file's benchmarks, where it has several")
+    parser.add_argument("--model", type=str, default="", help="model to store it with; of a run, its own")
+
+
+def run(options: Namespace, command: str) -> None:
+    advice = advise_threshold(choose_result(options.result, options.benchmark), options.far)
+    console = Console()
+    console.print(
+        f"accept at a cosine similarity of {advice.threshold:.4f} or more\n"
+        f"{advice.model} on {advice.benchmark}: FAR {advice.measured:.3g} of {advice.impostors:,} pairs of different "
+        f"people (95 % sure to be below {advice.highest_far:.3g}), TAR {advice.tar:.4f} of {advice.genuines:,} pairs of one",
+        highlight=False,
+    )
+    model = options.model or (options.result if (Path(options.result) / "model").is_dir() else "")
+    if model:
+        console.print(f"stored in {store_threshold(model, advice)}", highlight=False)
+    else:
+        console.print("not stored: give the model's folder with --model", highlight=False)

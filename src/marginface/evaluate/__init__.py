@@ -1,0 +1,19 @@
+"""A model x a benchmark -> results, and the reports on them. Called by the commands and by training."""
+
+from marginface.evaluate.benchmark import Benchmark, Result
+from marginface.evaluate.folder import embed_folder
+from marginface.evaluate.kinds import UNDERSTOOD, open_benchmark, open_benchmarks
+from marginface.evaluate.measure import baselines, measure
+from marginface.evaluate.publish import publish
+
+__all__ = [
+    "UNDERSTOOD",
+    "Benchmark",
+    "Result",
+    "baselines",
+    "embed_folder",
+    "measure",
+    "open_benchmark",
+    "open_benchmarks",
+    "publish",
+]

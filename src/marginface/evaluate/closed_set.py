@@ -1,0 +1,44 @@
+"""A folder of known people, as `closedset:FOLDER`: pair-wise F1 over a sweep, and who is who."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.evaluate.benchmark import Result, split_words
+from marginface.evaluate.embeddings import Embeddings
+from marginface.evaluate.images import Images
+from marginface.protocols.closed_set import ClosedSet, read_closed_set
+
+
+@dataclass(frozen=True)
+class ClosedSetBenchmark:
+    """Everybody's first images are enrolled, all others are looked up."""
+
+    people: ClosedSet
+    images: Images
+
+    @property
+    def name(self) -> str:
+        return self.people.name
+
+    def score(self, embeddings: Embeddings, model: str, replicates: int = 1000) -> list[Result]:
+        return [self.people.score(embeddings.fused, model, replicates=replicates)]
+
+    def picture(self, side: int) -> np.ndarray:
+        return self.images.picture(side)
+
+    def checksum(self) -> str:
+        return hashlib.sha256((self.images.checksum() + repr(self.people.enrolled.tolist())).encode()).hexdigest()
+
+
+def open_closed_set(rest: str, resize: bool) -> ClosedSetBenchmark:
+    """`FOLDER,enrol=N`: N images of each person are enrolled, 1 unless told otherwise."""
+    folder, options = split_words(rest, ["enrol"])
+    enrol = options.get("enrol", "1")
+    if not enrol.isdecimal() or int(enrol) < 1:
+        raise InputError(f"enrol is how many images of each person are enrolled, at least 1, not '{enrol}'")
+    people = read_closed_set(folder, int(enrol))
+    keys = [str(path.relative_to(folder)) for path in people.images]
+    return ClosedSetBenchmark(people, Images.of_files(people.name, keys, people.images, resize))

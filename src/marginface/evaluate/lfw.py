@@ -1,0 +1,132 @@
+"""LFW as OpenVINO's trainer reports it: photographs and five points, its alignment, its figures beside ours.
+
+`ROOT` holds pairs.txt, lfw_landmark.txt (`Name/Name_0001.jpg`, ten numbers) and the photographs, in it or one below.
+"""
+
+import dataclasses
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.evaluate.benchmark import Result, beside, split_words
+from marginface.evaluate.embeddings import Embeddings
+from marginface.evaluate.images import Images
+from marginface.evaluate.pairs import PairsBenchmark
+from marginface.faces.template import ARCFACE_112, crop_face
+from marginface.metrics.result import VerificationResult
+from marginface.metrics.variants import openvino_lfw
+from marginface.protocols.pairs import read_pairs
+from marginface.readers.list_line import parse_line
+
+OPENVINO_TEMPLATE = (ARCFACE_112 - [8, 0]) / [96, 112]
+"""Points as shares of width and height: those of the older 112x96 crop, on a square: faces come out wider."""
+OPENVINO_SIDE = 400
+"""Side of the crop that OpenVINO's trainer makes of an LFW photograph before it scales it to the network's input."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LfwBenchmark(PairsBenchmark):
+    """A pairs benchmark whose results also carry OpenVINO's figures."""
+
+    def score(self, embeddings: Embeddings, model: str, replicates: int = 1000) -> list[Result]:
+        result = self.pairs.score(embeddings.fused, model, xnorm=embeddings.xnorm, replicates=replicates)
+        return [dataclasses.replace(result, figures=openvino_figures(result))]
+
+
+def openvino_figures(result: VerificationResult) -> dict[str, float]:
+    """What OpenVINO's `evaluate_lfw` logs, under names for people; the threshold is on 1 - cosine."""
+    if result.distances is None:
+        raise InputError(f"{result.benchmark} has no folds, which OpenVINO's figures need")
+    found = openvino_lfw(result.distances / 2, result.trials.same, len(result.trials.folds))
+    return {
+        "OpenVINO same accuracy": float(np.mean(found.same)),
+        "OpenVINO diff accuracy": float(np.mean(found.different)),
+        "OpenVINO mean accuracy": float(np.mean(found.fold_accuracies)),
+        "OpenVINO accuracy std": float(np.std(found.fold_accuracies)),
+        "OpenVINO AUC": found.auc,
+        "OpenVINO estimated threshold": float(np.mean(found.thresholds)),
+    }
+
+
+def open_lfw(rest: str, resize: bool) -> LfwBenchmark:
+    """`ROOT,pairs=FILE,landmarks=FILE,align=openvino|arcface`; see the caption."""
+    root, options = split_words(rest, ["pairs", "landmarks", "align"])
+    align = options.get("align", "openvino")
+    if align not in ALIGNMENTS:
+        raise InputError(f"align is one of {', '.join(ALIGNMENTS)}, not '{align}'")
+    listed, landmarks = (
+        beside(root, options.get(name, usual))
+        for name, usual in (("pairs", "pairs.txt"), ("landmarks", "lfw_landmark.txt"))
+    )
+    points_of = read_points(landmarks)
+    pairs = read_pairs(listed, _photographs(root, points_of), name="lfw")
+    if missing := [key for key in pairs.keys if key not in points_of]:
+        raise InputError(
+            f"{landmarks} has no points for {len(missing)} of the {len(pairs.keys)} photographs in {listed} "
+            f"(first: {missing[0]}); add them or remove their pairs"
+        )
+    pairs = dataclasses.replace(pairs, notes=(*pairs.notes, NOTES[align]))
+    points = np.array([points_of[key] for key in pairs.keys])
+    paths = [Path(str(path)) for path in pairs.images]
+    return LfwBenchmark(pairs, Images.of_files("lfw", pairs.keys, paths, resize, points, ALIGNMENTS[align]))
+
+
+def read_points(landmarks: Path) -> dict[str, np.ndarray]:
+    """`Name/Name_0001.jpg` -> float64 (5, 2), pixels. Raises InputError naming the line that is not understood."""
+    points: dict[str, np.ndarray] = {}
+    try:
+        lines = landmarks.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{landmarks} cannot be read as text: {error}; give the file with landmarks=FILE") from error
+    for number, text in enumerate(lines, start=1):
+        try:
+            line = parse_line(text)
+        except ValueError as error:
+            raise InputError(f"{landmarks} line {number}: {error}") from error
+        if line is None or line.points is None:
+            if text.strip():
+                raise InputError(f"{landmarks} line {number}: expected a picture and ten numbers, found '{text[:60]}'")
+            continue
+        points["/".join(PurePosixPath(line.path).parts[-2:])] = np.array(line.points, np.float64).reshape(5, 2)
+    if not points:
+        raise InputError(f"{landmarks} holds no points; give a file of lines 'Name/Name_0001.jpg x1 y1 ... x5 y5'")
+    return points
+
+
+def openvino_crop(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
+    """RGB uint8 (H, W, 3) and five points (5, 2) -> RGB uint8 (size, size, 3), as OpenVINO's trainer crops LFW.
+
+    The turn that brings both sets of points closest, scaled by the ratio of their spreads (not by least squares);
+    nearest pixel into 400x400, then bilinear to the network's size. Raises ValueError where all points coincide.
+    """
+    target = OPENVINO_TEMPLATE * OPENVINO_SIDE
+    centre, goal = target.mean(0), points.mean(0)
+    p, q = target - centre, points - goal
+    if not np.any(q):
+        raise ValueError("all five points coincide")
+    angle = np.arctan2(np.sum(p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]), np.sum(p * q))
+    scale = np.std(q) / np.std(p)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.column_stack([turn, goal - turn @ centre])
+    side = (OPENVINO_SIDE, OPENVINO_SIDE)
+    crop = cv2.warpAffine(image, matrix, side, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+ALIGNMENTS = {"openvino": openvino_crop, "arcface": crop_face}
+NOTES = {
+    "openvino": "aligned as OpenVINO's trainer does, faces wider than in ArcFace's crops (lfw:ROOT,align=arcface)",
+    "arcface": "aligned to ArcFace's template, not to that of OpenVINO's trainer",
+}
+
+
+def _photographs(root: Path, points_of: dict[str, np.ndarray]) -> Path:
+    """The folder of a folder a person, found by the first photograph that has points and exists."""
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    for key in points_of:
+        for folder in folders:
+            if (folder / key).is_file():
+                return folder
+    raise InputError(f"{root} and the folders in it hold none of the {len(points_of)} photographs with points")

@@ -1,0 +1,59 @@
+"""A model x a benchmark -> results, in memory: for training, and for the baselines. Large sets go through `store`."""
+
+import numpy as np
+import torch
+
+from marginface.embedder import Embedder
+from marginface.errors import InputError
+from marginface.evaluate.benchmark import Benchmark, Result
+from marginface.evaluate.embeddings import Embeddings, embed_images
+from marginface.evaluate.images import Images
+from marginface.metrics.result import VerificationResult
+
+MOST_PIXELS = 20_000
+"""Images whose pixels are held in memory for the baseline, 3 GB."""
+
+
+def measure(
+    benchmark: Benchmark, model: Embedder, *, name: str = "model", flip: bool = True, replicates: int = 1000
+) -> VerificationResult:
+    """Every figure of `model` on pairs; `replicates` 0 leaves the confidence intervals out.
+
+    Raises InputError for benchmarks that are a search.
+    """
+    return _of_pairs(benchmark.score(embed_images(model, benchmark.images, flip), name, replicates))
+
+
+def baselines(benchmark: Benchmark, model: Embedder, seed: int = 0) -> list[VerificationResult]:
+    """What a model must be compared with: raw pixels, and the same network with fresh weights."""
+    fresh = untrained(model, seed)
+    return [
+        _of_pairs(benchmark.score(pixels(benchmark.images, model.preprocessing.size), "pixels")),
+        measure(benchmark, fresh, name="untrained network"),
+    ]
+
+
+def pixels(images: Images, size: int) -> Embeddings:
+    """The baseline without any learning: the pixels themselves, less the mean of each image's channels."""
+    if len(images) > MOST_PIXELS:
+        raise InputError(
+            f"{images.name} has {len(images)} images, too many to compare raw pixels; leave out --baselines"
+        )
+    parts = [
+        (chunk - chunk.mean(axis=(1, 2), keepdims=True, dtype=np.float32)).reshape(len(chunk), -1)
+        for chunk in images.chunks(size)
+    ]
+    return Embeddings(np.concatenate(parts))
+
+
+def untrained(model: Embedder, seed: int = 0) -> Embedder:
+    """The baseline of the architecture: the same network with fresh weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Embedder.create(model.config, model.preprocessing).to(model.device)
+
+
+def _of_pairs(results: list[Result]) -> VerificationResult:
+    if not isinstance(results[0], VerificationResult):
+        raise InputError(f"{results[0].benchmark} is a search, not pairs, and has no accuracy; use marginface evaluate")
+    return results[0]

@@ -1,0 +1,69 @@
+"""Verification: a folder with pairs.txt, a stored set such as lfw.bin, pairs drawn from procedural people."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marginface.evaluate.benchmark import Result, beside, split_words
+from marginface.evaluate.embeddings import Embeddings
+from marginface.evaluate.images import Images
+from marginface.protocols.pairs import Pairs, make_folder_pairs, make_pairs, read_pairs, stored_pairs
+from marginface.readers import open_reader
+from marginface.readers.verification import open_verification
+
+
+@dataclass(frozen=True)
+class PairsBenchmark:
+    """Same or different? Ten-fold accuracy, ROC and all that is read off it."""
+
+    pairs: Pairs
+    images: Images
+
+    @property
+    def name(self) -> str:
+        return self.pairs.name
+
+    def score(self, embeddings: Embeddings, model: str, replicates: int = 1000) -> list[Result]:
+        return [self.pairs.score(embeddings.fused, model, xnorm=embeddings.xnorm, replicates=replicates)]
+
+    def picture(self, side: int) -> np.ndarray:
+        return self.images.picture(side)
+
+    def checksum(self) -> str:
+        digest = hashlib.sha256(self.images.checksum().encode())
+        for part in (self.pairs.first, self.pairs.second, self.pairs.same):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+def open_folder(rest: str, resize: bool) -> PairsBenchmark:
+    """`FOLDER` of one folder a person, with FOLDER/pairs.txt or `pairs=FILE`; without either, pairs are drawn."""
+    folder, options = split_words(rest, ["pairs"])
+    listed = beside(folder, options.get("pairs", "pairs.txt"))
+    if "pairs" in options or listed.is_file():
+        pairs = read_pairs(listed, folder)
+    else:
+        people = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
+        pairs = make_folder_pairs(folder, folds=min(10, people // 2))
+    paths = [Path(str(path)) for path in pairs.images]
+    return PairsBenchmark(pairs, Images.of_files(pairs.name, pairs.keys, paths, resize))
+
+
+def open_stored(path: str, resize: bool) -> PairsBenchmark:
+    """A stored set of pairs, in any layout of `readers.verification`."""
+    stored = open_verification(path)
+    pairs = stored_pairs(stored.issame, stored.name)
+    images = Images(pairs.name, pairs.keys, lambda positions: [stored.images[i] for i in positions], resize)
+    return PairsBenchmark(pairs, images)
+
+
+def open_synthetic(rest: str, resize: bool) -> PairsBenchmark:
+    """Procedural people, as `synthetic:` among the data sets."""
+    reader = open_reader(f"synthetic:{rest}")
+    pairs = make_pairs(reader.labels, name="synthetic")
+    records = [int(str(index)) for index in pairs.images]
+    return PairsBenchmark(
+        pairs, Images(pairs.name, pairs.keys, lambda positions: reader.read([records[i] for i in positions]), resize)
+    )

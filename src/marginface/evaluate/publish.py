@@ -1,0 +1,101 @@
+"""Results to files: JSON, the scores beside it for `marginface compare`, and one HTML page."""
+
+import dataclasses
+import datetime
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.evaluate.benchmark import Benchmark, Result
+from marginface.files import replace_file
+from marginface.metrics.compare import Comparison
+from marginface.metrics.groups import GroupTable
+from marginface.metrics.reject import RejectCurve
+from marginface.metrics.result import VerificationResult
+from marginface.metrics.search_result import IdentificationResult
+from marginface.metrics.variants import openvino_lfw
+from marginface.protocols.saved import save_results
+from marginface.report import Provenance, write_report
+
+MEASURED_WITH = ("marginface", "torch", "numpy", "opencv-python-headless")
+
+
+def publish(
+    results: Sequence[Result],
+    benchmarks: Sequence[Benchmark],
+    *,
+    title: str,
+    command: str,
+    json_file: str | Path | None,
+    report_file: str | Path | None,
+    training: Sequence[Mapping[str, str]] | None = None,
+    samples: np.ndarray | None = None,
+    groups: Sequence[GroupTable] = (),
+    rejects: Sequence[RejectCurve] = (),
+    comparisons: Sequence[Comparison] = (),
+) -> None:
+    """Writes the results as JSON, the scores of pairs beside it, and a page, each with what it takes to repeat them."""
+    verifications, searches = split_results(results)
+    provenance = Provenance(
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        versions={"python": platform.python_version(), **{name: version(name) for name in MEASURED_WITH}},
+        checksums={benchmark.name: benchmark.checksum() for benchmark in benchmarks},
+    )
+    if json_file is not None:
+        content = {
+            **dataclasses.asdict(provenance),
+            "results": [result.to_json() for result in results],
+            "groups": [dataclasses.asdict(group) for group in groups],
+            "error_versus_reject": [curve.to_json() for curve in rejects],
+            "comparisons": [dataclasses.asdict(comparison) for comparison in comparisons],
+        }
+        with replace_file(json_file) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        save_results(scores_beside(json_file), verifications)
+    if report_file is not None and results:
+        write_report(
+            report_file,
+            verifications,
+            title,
+            training=training,
+            provenance=provenance,
+            pictures={name: one.picture for one in benchmarks for name in (one.name, f"{one.name} 1:1")},
+            samples=samples,
+            searches=searches,
+            groups=groups,
+            rejects=rejects,
+            comparisons=comparisons,
+        )
+
+
+def write_roc(path: str | Path, results: Sequence[Result]) -> None:
+    """OpenVINO's ROC file, lines `tpr fpr`, of the model under study; with several benchmarks one file each, by name.
+
+    Raises InputError when no result has folds.
+    """
+    last = {one.benchmark: one for one in split_results(results)[0] if one.distances is not None}
+    if not last:
+        raise InputError("--roc-file is for pairs with folds, such as lfw:ROOT or lfw.bin; none was evaluated")
+    for name, result in last.items():
+        if result.distances is not None:
+            lines = openvino_lfw(result.distances / 2, result.trials.same, len(result.trials.folds)).roc_lines()
+            target = Path(path) if len(last) == 1 else Path(path).with_stem(f"{Path(path).stem}-{name}")
+            with replace_file(target) as temporary:
+                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def split_results(results: Sequence[Result]) -> tuple[list[VerificationResult], list[IdentificationResult]]:
+    """Those of pairs and those of searches."""
+    pairs = [one for one in results if isinstance(one, VerificationResult)]
+    return pairs, [one for one in results if isinstance(one, IdentificationResult)]
+
+
+def scores_beside(json_file: str | Path) -> Path:
+    """metrics.json -> metrics.scores.npz, which holds every pair's distance."""
+    return Path(json_file).with_suffix(".scores.npz")

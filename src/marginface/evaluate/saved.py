@@ -1,0 +1,90 @@
+"""Finished evaluations on disk: RUN/metrics.json or FILE.json, for `marginface threshold` and `compare`."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from marginface.embedder import CONFIG
+from marginface.errors import InputError
+from marginface.evaluate.publish import scores_beside
+from marginface.files import replace_file
+from marginface.metrics.advice import ThresholdAdvice
+from marginface.metrics.result import VerificationResult
+from marginface.protocols.saved import load_results
+
+
+def json_of(result: str | Path) -> Path:
+    """The JSON of a run's folder, or the file itself. Raises InputError when there is none."""
+    path = Path(result)
+    file = path / "metrics.json" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"{file} does not exist: give a run, or the file that `marginface evaluate ... --json FILE` wrote"
+        )
+    return file
+
+
+def choose_result(result: str | Path, benchmark: str = "") -> Mapping[str, Any]:
+    """The last result on pairs in the file, of `benchmark` where given: that of the model under study."""
+    file = json_of(result)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["results"]
+        rows = [row for row in found if row.get("roc")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} holds no results of an evaluation ({error!r}); evaluate again") from error
+    names = list(dict.fromkeys(row["benchmark"] for row in rows))
+    if not rows or (benchmark and benchmark not in names):
+        raise InputError(f"{file} has no ROC of {benchmark or 'any benchmark'}; it has {', '.join(names) or 'none'}")
+    if not benchmark and len(names) > 1:
+        raise InputError(f"{file} holds several benchmarks, choose one with --benchmark: {', '.join(names)}")
+    chosen: Mapping[str, Any] = [row for row in rows if row["benchmark"] == (benchmark or names[0])][-1]
+    return chosen
+
+
+def store_threshold(model: str | Path, advice: ThresholdAdvice) -> Path:
+    """Writes the advice into the model's config.json under notes.threshold; returns that file's path."""
+    folder = Path(model) / "model" if (Path(model) / "model").is_dir() else Path(model)
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config.setdefault("notes", {})["threshold"] = advice.to_json()
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{file} is not a marginface model description ({error}); give a model's folder") from error
+    with replace_file(file) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def studied(result: str | Path, replicates: int = 1000) -> list[VerificationResult]:
+    """The model under study on each benchmark, the scores as they were, named after the run or file.
+
+    Raises InputError when no scores lie beside the JSON.
+    """
+    file = json_of(result)
+    scores = scores_beside(file)
+    if not scores.is_file():
+        raise InputError(f"{scores} does not exist: evaluate again with `marginface evaluate ... --json {file}`")
+    last = {one.benchmark: one for one in load_results(scores, replicates)}
+    if not last:
+        raise InputError(f"{scores} holds no pairs with folds; give compare the models and --benchmark")
+    return [dataclasses.replace(one, model=str(result)) for one in last.values()]
+
+
+def find_models(run: str | Path) -> Sequence[Path]:
+    """Folders of models in RUN/checkpoints, by the numbers in their names, then RUN/model: ElasticFace's table."""
+    run = Path(run)
+    kept = sorted((path.parent for path in (run / "checkpoints").glob(f"*/{CONFIG}")), key=_by_number)
+    found = [*kept, *([run / "model"] if (run / "model" / CONFIG).is_file() else [])]
+    if not found:
+        raise InputError(f"{run} holds no models: give a run's folder, such as runs/quickstart")
+    return found
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    """10 after 9; names without numbers at the end."""
+    return [
+        (not part.isdigit(), int(part or 0) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", path.name)
+    ]
