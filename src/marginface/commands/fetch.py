@@ -1,0 +1,19 @@
+"""`marginface fetch`: a small public set, after its terms."""
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from marginface.fetch import SOURCES, describe, fetch
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("name", choices=tuple(SOURCES), help="; ".join(f"{k}: {v.about}" for k, v in SOURCES.items()))
+    parser.add_argument("destination", type=str, nargs="?", help="a new folder; without one, the set's name")
+
+
+def run(options: Namespace, command: str) -> None:
+    console, source = Console(), describe(options.name)
+    console.print(f"{source.about}\nterms: {source.terms}\ndownload: {source.download}", highlight=False)
+    destination = options.destination or options.name
+    count = fetch(options.name, destination)
+    console.print(f"{count:,} images in {destination}", highlight=False)

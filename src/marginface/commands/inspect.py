@@ -1,0 +1,37 @@
+"""`marginface inspect`: what is in a data set, what is wrong with it, and a list of what is not."""
+
+import json
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from marginface.commands.progress import progress_bar
+from marginface.commands.shared import load_model
+from marginface.files import replace_file
+from marginface.inspect import inspect, print_findings, write_page
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("path", type=str, help="a data set of any format, recognised by its content")
+    parser.add_argument("--benchmark", type=str, nargs="+", default=[], help="sets that must share nothing with it")
+    parser.add_argument("--model", type=str, help="folder of a model or a run: also finds odd images and wrong names")
+    parser.add_argument("--json", type=str, help="file to write all findings to")
+    parser.add_argument("--html", type=str, help="file to write a page with pictures to")
+    parser.add_argument("--write-clean", type=str, help="file for the keys without fault: `convert --subset` reads it")
+    parser.add_argument("--workers", type=int, default=2, help="threads that decode")
+
+
+def run(options: Namespace, command: str) -> None:
+    console = Console()
+    model = load_model(options.model) if options.model else None
+    with progress_bar("inspecting", "nothing was written") as progress:
+        findings, reader = inspect(options.path, options.benchmark, model, options.workers, progress)
+    print_findings(findings, console)
+    if options.json:
+        with replace_file(options.json) as temporary:
+            temporary.write_text(json.dumps(findings.to_dict(), indent=1), encoding="utf-8", errors="surrogateescape")
+    if options.html:
+        write_page(options.html, findings, reader)
+    if options.write_clean:
+        count = findings.write_clean(options.write_clean)
+        console.print(f"{count:,} keys in {options.write_clean}", highlight=False)
