@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from marginface import cli
-from marginface.align import align_faces, read_names
+from marginface.align import IN_A_ROW, TILE, align_faces, read_names
 from marginface.errors import InputError
-from marginface.faces.template import ARCFACE_112, crop_face
+from marginface.faces.template import ARCFACE_112, crop_face, similarity
+from marginface.loading.decode import decode
 from marginface.readers import open_reader
 
 
@@ -72,3 +73,73 @@ def test_names(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(InputError, match="names nobody"):
         read_names(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("name", "size", "shape"), [("arcface96", 112, (112, 96)), ("openvino", 200, (200, 200))])
+def test_other_templates_and_the_sheet(photographs: Path, tmp_path: Path, name: str, size: int, shape: object) -> None:
+    words = [f"--template={name}", f"--size={size}", f"--sheet={tmp_path / 'sheet.png'}"]
+    cli.main(["align", str(photographs), str(tmp_path / "faces"), *words])
+    assert cv2.imread(str(tmp_path / "faces/Bob_B/Bob_B_0002.png")).shape[:2] == shape
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet.shape[1] == IN_A_ROW * TILE
+    assert sheet[TILE // 2 :, :TILE].std() > 20
+
+
+def test_wrong_points_come_first_in_the_sheet(photographs: Path, tmp_path: Path) -> None:
+    lines = photographs.read_text().splitlines()
+    key, *points = lines[4].split("\t")
+    lines[4] = "\t".join([key, *points[2:], *points[:2]])  # every point is another
+    photographs.write_text("\n".join(lines))
+    done = align_faces(open_reader(photographs), tmp_path / "faces")
+    again = align_faces(open_reader(photographs), tmp_path / "faces")
+    assert done.fits == again.fits
+    worst = max(done.fits, key=lambda name: done.fits[name].residual)
+    assert worst == "Eve_E/Eve_E_0001.png"
+    assert done.fits[worst].residual > 0.05 > 10 * done.fits["Ann_A/Ann_A_0001.png"].residual
+
+
+def test_a_detector_finds_what_the_list_does_not_say(photographs: Path, tmp_path: Path) -> None:
+    points = open_reader(photographs).read([0])[0].points
+    asked = []
+
+    def detect(picture: np.ndarray) -> np.ndarray | None:
+        asked.append(picture.shape)
+        return points if len(asked) > 1 else None
+
+    done = align_faces(open_reader(tmp_path / "images"), tmp_path / "faces", detect=detect)
+    assert (done.written, list(done.refused.values())) == (5, ["no face was found in it"])
+    assert asked == [(250, 250, 3)] * 6
+
+
+def test_sizes_that_a_template_does_not_have(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="size 128: give 8 or more, and for arcface96 a height that 7 divides"):
+        align_faces(open_reader(photographs), tmp_path / "faces", 128, template="arcface96")
+    with pytest.raises(InputError, match="vgg is no template; choose arcface, arcface96, openvino"):
+        align_faces(open_reader(photographs), tmp_path / "faces", template="vgg")
+
+
+@pytest.mark.lfw
+def test_alignment_of_the_real_set_is_least_squares_and_bilinear(lfw_root: Path) -> None:
+    """Each face against the definition in float64, pixel by pixel."""
+    reader = open_reader(lfw_root / "lfw_landmark.txt")
+    rows, columns = np.mgrid[:112, :112]
+    for record in reader.read(range(0, len(reader), 2000)):
+        photograph = decode(record)
+        assert record.points is not None
+        face = crop_face(photograph, record.points)
+        back = np.linalg.inv(np.vstack([similarity(record.points, ARCFACE_112), [0, 0, 1]]))[:2]
+        x, y = (np.stack([columns, rows, np.ones_like(rows)], -1).reshape(-1, 3) @ back.T).T
+        expected = bilinear(photograph.astype(float), x, y).reshape(112, 112, 3)
+        assert np.abs(face - expected).max() <= 12  # OpenCV rounds positions to 1/32 of a pixel
+        assert np.abs(face - expected).mean() < 0.5
+
+
+def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Values of `image` (H, W, 3) at x, y (n,), black outside: (n, 3)."""
+    image = np.pad(image, ((1, 2), (1, 2), (0, 0)))
+    x, y = np.clip(x + 1, 0, image.shape[1] - 2), np.clip(y + 1, 0, image.shape[0] - 2)
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    a, b = (x - left)[:, None], (y - top)[:, None]
+    upper = (1 - a) * image[top, left] + a * image[top, left + 1]
+    lower = (1 - a) * image[top + 1, left] + a * image[top + 1, left + 1]
+    return (1 - b) * upper + b * lower

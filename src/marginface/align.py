@@ -1,7 +1,7 @@
 """Photographs with five points -> a folder of aligned faces, one subfolder a person. Called by `marginface align`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,19 +10,30 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.faces.template import crop_face
+from marginface.faces.fit import Fit, fit
+from marginface.faces.template import crop_face, face_shape
 from marginface.files import replace_file
 from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
+from marginface.readers.image_size import image_size
+
+Detector = Callable[[np.ndarray], np.ndarray | None]
+"""RGB uint8 (H, W, 3) -> float (5, 2), x and y of the points of the face that is meant, or None."""
+TILE, IN_A_ROW = 112, 12  # of the contact sheet
 
 
 @dataclass
 class Aligned:
-    """What was done. written, kept: faces made now, and found from an earlier run. refused: key -> reason."""
+    """What was done.
+
+    written, kept: faces made now, and found from an earlier run. refused: key -> reason. fits: how well the points
+    of each face fit the template, by the file's path below the folder.
+    """
 
     written: int = 0
     kept: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    fits: dict[str, Fit] = field(default_factory=dict)
 
 
 def read_names(path: str | Path) -> set[str]:
@@ -43,25 +54,33 @@ def align_faces(
     size: int = 112,
     people: set[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    template: str = "arcface",
+    detect: Detector | None = None,
 ) -> Aligned:
     """Writes folder/<key of the record>.png for every record; those already there are kept, so it can be repeated.
 
-    people: only records whose folder has one of these names. progress: told how many of how many are done.
+    size: height of a face in pixels. template: one of faces.template.TEMPLATES. people: only records whose folder has
+    one of these names. progress: told how many of how many are done. detect: finds the points of records that come
+    without; it is called from several threads, and not for faces that are kept.
     Records without points or that cannot be read are refused and counted; InputError when that is all of them,
-    or when `people` names someone who is not in the set.
+    when `people` names someone who is not in the set, or when the template has no such size.
     """
-    folder, done = Path(folder), Aligned()
+    face_shape(size, template)
+    one = _Aligner(Path(folder), size, template, detect)
+    done = Aligned()
     chosen = _chosen(reader, people)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(chosen), 256):
             records = reader.read(chosen[start : start + 256])
-            for record, reason in zip(records, pool.map(lambda r: _align_one(r, folder, size), records), strict=True):
-                if reason is None:
-                    done.written += 1
-                elif reason == "":
-                    done.kept += 1
-                else:
-                    done.refused[record.key] = reason
+            for record, outcome in zip(records, pool.map(one.align, records), strict=True):
+                if isinstance(outcome, str):
+                    done.refused[record.key] = outcome
+                    continue
+                fitted, written = outcome
+                done.written += written
+                done.kept += not written
+                if fitted is not None:
+                    done.fits[f"{PurePosixPath(record.key).with_suffix('.png')}"] = fitted
             if progress:
                 progress(min(start + 256, len(chosen)), len(chosen))
     if not done.written + done.kept:
@@ -84,20 +103,88 @@ def _headers(reader: Reader, start: int) -> list[Record]:
     return reader.read(range(start, min(start + 256, len(reader))))
 
 
-def _align_one(record: Record, folder: Path, size: int) -> str | None:
-    """None when written, "" when there already, else why not."""
-    target = (folder / record.key).with_suffix(".png")
-    if not target.resolve().is_relative_to(folder.resolve()):
-        return "its name leads out of the folder"
-    if target.is_file():
-        return ""
-    if record.points is None:
-        return "it has no points"
-    try:
-        face = crop_face(decode(record), record.points, size)
-    except ValueError as error:  # InputError is one
-        return str(error)
-    _, data = cv2.imencode(".png", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    with replace_file(target, durable=False) as temporary:
+@dataclass(frozen=True)
+class _Aligner:
+    folder: Path
+    size: int
+    template: str
+    detect: Detector | None
+
+    def align(self, record: Record) -> tuple[Fit | None, bool] | str:
+        """(how it fits if that is known, whether it was written now), or why it could not be."""
+        target = (self.folder / record.key).with_suffix(".png")
+        if not target.resolve().is_relative_to(self.folder.resolve()):
+            return "its name leads out of the folder"
+        try:
+            if target.is_file():
+                return None if record.points is None else self._fit(record.points, _shape(record)), False
+            picture = decode(record)
+            points = record.points
+            if points is None:
+                if self.detect is None:
+                    return "it has no points"
+                points = self.detect(picture)
+                if points is None:
+                    return "no face was found in it"
+            face = crop_face(picture, points, self.size, self.template)
+            fitted = self._fit(points, picture.shape)
+        except ValueError as error:  # InputError is one
+            return str(error)
+        write_png(target, face, durable=False)
+        return fitted, True
+
+    def _fit(self, points: np.ndarray, photograph: Sequence[int]) -> Fit:
+        return fit(points, (photograph[0], photograph[1]), self.size, self.template)
+
+
+def _shape(record: Record) -> Sequence[int]:
+    return image_size(record.image) if isinstance(record.image, bytes) else record.image.shape
+
+
+def write_sheet(path: str | Path, folder: str | Path, done: Aligned) -> None:
+    """A PNG to look at before anything is learned: the first faces, and those whose points are likely wrong.
+
+    A row for each kind of suspicion, worst first; under a face its figure and its name.
+    """
+    order = {
+        "the first": (list(done.fits), ""),
+        "points least like the template, in % of the height": (_worst(done, "residual"), "{0.residual:.1%}"),
+        "most of the face outside of the photograph": (_worst(done, "outside"), "{0.outside:.0%}"),
+        "fewest pixels in the photograph; enlarged so many times": (_worst(done, "enlarged"), "x {0.enlarged:.2f}"),
+    }
+    rows = []
+    for title, (keys, caption) in order.items():
+        rows.append(_text(title, IN_A_ROW * TILE, 0.5))
+        cells = [_tile(Path(folder) / key, caption.format(done.fits[key])) for key in keys[:IN_A_ROW]]
+        rows.append(np.concatenate([*cells, *[np.full_like(cells[0], 255)] * (IN_A_ROW - len(cells))], axis=1))
+    write_png(Path(path), np.concatenate(rows))
+
+
+def _worst(done: Aligned, of: str) -> list[str]:
+    return sorted(done.fits, key=lambda key: -getattr(done.fits[key], of))
+
+
+def _tile(file: Path, caption: str) -> np.ndarray:
+    """The picture at a height of TILE over two lines of text."""
+    tile = np.full((TILE, TILE, 3), 255, np.uint8)
+    picture = cv2.imread(str(file))
+    if picture is not None:
+        scale = (TILE - 4) / max(picture.shape[:2])
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[..., ::-1]
+        tile[: small.shape[0], : small.shape[1]] = small
+    return np.concatenate([tile, _text(caption, TILE, 0.35), _text(file.stem, TILE, 0.35)])
+
+
+def _text(text: str, width: int, size: float) -> np.ndarray:
+    line = np.full((int(44 * size), width, 3), 255, np.uint8)
+    ascii_text = text.encode("ascii", "replace").decode()
+    return cv2.putText(
+        line, ascii_text, (2, int(30 * size)), cv2.FONT_HERSHEY_SIMPLEX, size, (40, 40, 40), 1, cv2.LINE_AA
+    )
+
+
+def write_png(path: Path, image: np.ndarray, durable: bool = True) -> None:
+    """RGB uint8 (H, W, 3), quickly rather than small."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    with replace_file(path, durable=durable) as temporary:
         temporary.write_bytes(np.asarray(data).tobytes())
-    return None

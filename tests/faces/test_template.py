@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marginface.faces.template import ARCFACE_112, crop_face, similarity, template
+from marginface.faces.fit import fit
+from marginface.faces.template import ARCFACE_112, crop_face, face_shape, similarity, template
 
 
 @given(st.floats(-3, 3), st.floats(0.1, 10), st.floats(-300, 300), st.floats(-300, 300))
@@ -49,3 +50,26 @@ def test_points_land_on_the_template() -> None:
 def test_coinciding_points_are_refused() -> None:
     with pytest.raises(ValueError, match="coincide"):
         similarity(np.ones((5, 2)), ARCFACE_112)
+
+
+def test_the_published_numbers_of_the_other_templates() -> None:
+    np.testing.assert_allclose(template(112, "arcface96")[0], [30.2946, 51.6963])
+    assert face_shape(224, "arcface96") == (224, 192)
+    np.testing.assert_allclose(template(200, "openvino")[0], [200 * 30.2946 / 96, 200 * 51.6963 / 112])
+    np.testing.assert_allclose(template(128, "openvino")[4], [128 * 62.7299 / 96, 128 * 92.2041 / 112])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_fit_says_what_was_done_to_the_points(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scale, angle, shift = random.uniform(0.3, 3), random.uniform(-3, 3), random.uniform(-50, 200, 2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+    found = fit((ARCFACE_112 - shift) @ np.linalg.inv(turn).T, (10**6, 10**6), 112)
+    np.testing.assert_allclose([found.residual, found.enlarged], [0, scale], atol=1e-6)
+    noisy = fit(ARCFACE_112 + random.normal(0, 3, (5, 2)), (112, 112), 112)
+    assert 0.001 < noisy.residual < 0.1
+    assert 0 <= noisy.outside < 0.5
+
+
+def test_half_a_face_outside() -> None:
+    assert fit(ARCFACE_112 - [56, 0], (112, 112), 112).outside == pytest.approx(0.5, abs=0.03)
