@@ -7,11 +7,15 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.loading import published
+from marginface.loading.draws import Draws, between, factor, hashed, uniform
+from marginface.loading.published import GREY
 
 Images = np.ndarray  # RGB uint8
-Draws = np.ndarray  # float64 in [0, 1)
-
-GREY = np.array([0.299, 0.587, 0.114])  # luma of RGB, ITU-R BT.601
+PUBLISHED = (
+    *("adaface_crop", "adaface_low_res", "adaface_photometric", "openvino_cut_out", "openvino_rotation"),
+    *("openvino_blur", "motion_blur", "jpeg", "erasing"),
+)
 
 
 @dataclass
@@ -38,6 +42,15 @@ class AugmentConfig:
         low_res_side: smallest share of the side it is scaled down to
         cut_out: probability of covering a rectangle with one colour
         cut_out_area: its largest share of the image
+        adaface_crop: probability that only a part stays, 20 to 100 % of the area, at its place on black
+        adaface_low_res: probability of scaling to 20 to 100 % of the side and back, by any of five interpolations
+        adaface_photometric: probability of brightness, contrast and saturation by factors of 0.5 to 1.5
+        openvino_cut_out: probability of covering one to three of the five points with black
+        openvino_rotation: probability of a turn of up to 10 degrees either way
+        openvino_blur: probability of the mean of 5 by 5 pixels
+        motion_blur: probability of a blur along a line of 3 to 9 pixels
+        jpeg: probability of JPEG compression, quality 30 to 95
+        erasing: probability of a box of noise over 2 to 40 % of the area (random erasing)
     """
 
     flip: float = 0.5
@@ -59,6 +72,15 @@ class AugmentConfig:
     low_res_side: float = 0.3
     cut_out: float = 0.0
     cut_out_area: float = 0.25
+    adaface_crop: float = 0.0
+    adaface_low_res: float = 0.0
+    adaface_photometric: float = 0.0
+    openvino_cut_out: float = 0.0
+    openvino_rotation: float = 0.0
+    openvino_blur: float = 0.0
+    motion_blur: float = 0.0
+    jpeg: float = 0.0
+    erasing: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -77,9 +99,11 @@ def augment(
     Returns RGB uint8 (N, H, W, 3). What happens to an image depends on (seed, epoch, index) alone.
     """
     out = np.empty((len(images), *np.shape(images[0])), np.uint8) if len(images) else np.asarray(images)
-    draws = _uniform(np.asarray(indices), epoch, seed, count=32)
+    later = any(getattr(config, name) for name in PUBLISHED)
+    draws = uniform(np.asarray(indices), epoch, seed, count=64 if later else 32)
     for image, draw, row in zip(images, draws, out, strict=True):
-        row[:] = _augment_one(image, draw, config)
+        changed = _augment_one(image, draw, config)
+        row[:] = _published(changed, draw, config) if later else changed
     return out
 
 
@@ -106,31 +130,53 @@ def _augment_one(image: Images, u: Draws, c: AugmentConfig) -> Images:
     return image
 
 
+def _published(image: Images, u: Draws, c: AugmentConfig) -> Images:
+    if u[32] < c.adaface_crop:
+        image = published.adaface_crop(image, u[33])
+    if u[34] < c.adaface_low_res:
+        image = published.adaface_low_res(image, u[35:38])
+    if u[38] < c.adaface_photometric:
+        image = published.adaface_photometric(image, u[39:43])
+    if u[43] < c.openvino_cut_out:
+        image = published.openvino_cut_out(image, u[44:53])
+    if u[53] < c.openvino_rotation:
+        image = published.openvino_rotation(image, u[54])
+    if u[55] < c.openvino_blur:
+        image = published.openvino_blur(image)
+    if u[56] < c.motion_blur:
+        image = published.motion_blur(image, u[57:59])
+    if u[59] < c.jpeg:
+        image = published.jpeg(image, u[60])
+    if u[61] < c.erasing:
+        image = published.erasing(image, u[62:64])
+    return image
+
+
 def _move(image: Images, u: Draws, c: AugmentConfig) -> Images:
     height, width = image.shape[:2]
-    angle = np.deg2rad(_between(-c.rotate, c.rotate, u[0]))
-    scale, stretch = _factor(c.scale, u[1]), np.sqrt(_factor(c.stretch, u[2]))
+    angle = np.deg2rad(between(-c.rotate, c.rotate, u[0]))
+    scale, stretch = factor(c.scale, u[1]), np.sqrt(factor(c.stretch, u[2]))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = scale * turn * [stretch, 1 / stretch]
     centre = np.array([width - 1, height - 1]) / 2
-    shift = _between(-c.shift, c.shift, u[3:5]) * [width, height]
+    shift = between(-c.shift, c.shift, u[3:5]) * [width, height]
     offset = centre + shift - matrix @ centre
     return cv2.warpAffine(image, np.column_stack([matrix, offset]), (width, height), flags=cv2.INTER_LINEAR)
 
 
 def _tone(image: Images, u: Draws, c: AugmentConfig) -> Images:
     """Gamma, contrast about the middle and brightness as one look-up table."""
-    tone = np.linspace(0, 1, 256) ** _factor(c.gamma, u[0])
-    tone = (tone - 0.5) * (1 + _between(-c.contrast, c.contrast, u[1])) + 0.5
-    tone += _between(-c.brightness, c.brightness, u[2])
+    tone = np.linspace(0, 1, 256) ** factor(c.gamma, u[0])
+    tone = (tone - 0.5) * (1 + between(-c.contrast, c.contrast, u[1])) + 0.5
+    tone += between(-c.brightness, c.brightness, u[2])
     return cv2.LUT(image, np.clip(np.rint(tone * 255), 0, 255).astype(np.uint8))
 
 
 def _colour(image: Images, u: Draws) -> Images:
     """Saturation and white balance as one 3×3 matrix."""
-    saturation = _between(0.5, 1.5, u[0])
+    saturation = between(0.5, 1.5, u[0])
     mix = saturation * np.eye(3) + (1 - saturation) * np.tile(GREY, (3, 1))
-    balance = np.array([_factor(0.15, value) for value in u[1:4]])
+    balance = np.array([factor(0.15, value) for value in u[1:4]])
     return cv2.transform(image, balance[:, None] * mix)
 
 
@@ -152,36 +198,11 @@ def _low_resolution(image: Images, share: float) -> Images:
 def _cut_out(image: Images, u: Draws, c: AugmentConfig) -> Images:
     """One rectangle, 1:2 to 2:1, of the image's mean or of any colour."""
     height, width = image.shape[:2]
-    area, ratio = c.cut_out_area * u[0] * height * width, _factor(1.0, u[1])
+    area, ratio = c.cut_out_area * u[0] * height * width, factor(1.0, u[1])
     h, w = min(height, round(np.sqrt(area * ratio))), min(width, round(np.sqrt(area / ratio)))
     top, left = int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1))
     image = image.copy()
-    colour = cv2.mean(image)[:3] if u[4] < 0.5 else _hash(np.uint64(u[5] * 2**53) + np.arange(3, dtype=np.uint64)) >> 56
+    any_colour = hashed(np.uint64(u[5] * 2**53) + np.arange(3, dtype=np.uint64)) >> 56
+    colour = cv2.mean(image)[:3] if u[4] < 0.5 else any_colour
     image[top : top + h, left : left + w] = np.asarray(colour).astype(np.uint8)
     return image
-
-
-def _between(low: float, high: float, u: Draws) -> Draws:
-    return low + (high - low) * u
-
-
-def _factor(width: float, u: Draws) -> Draws:
-    """1 / (1 + width) for u = 0, 1 for u = 1/2, 1 + width for u = 1."""
-    return (1 + width) ** (2 * u - 1)
-
-
-def _uniform(indices: np.ndarray, epoch: int, seed: int, count: int) -> Draws:
-    """(N, count) numbers in [0, 1), a hash of (seed, epoch, index, column)."""
-    state = _hash(np.full(1, seed % 2**64, np.uint64))
-    for value in (np.full(1, epoch, np.uint64), indices.astype(np.uint64)[:, None], np.arange(count, dtype=np.uint64)):
-        state = _hash(state + value)
-    return np.asarray((state >> 11) * 2.0**-53)
-
-
-def _hash(x: np.ndarray) -> np.ndarray:
-    """splitmix64 (Steele, Lea, Flood 2014): one well-mixed number for each; overflow is meant."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> 27)) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = x ^ (x >> 31)
-    return mixed
