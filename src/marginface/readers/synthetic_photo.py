@@ -6,7 +6,7 @@ Shapes and units as in `synthetic_scene`.
 import cv2
 import numpy as np
 
-from marginface.readers.synthetic_scene import Scene, share
+from marginface.readers.synthetic_scene import Scene, ramp, ripple, share
 from marginface.readers.synthetic_traits import Array
 
 _NOISE = np.random.Generator(np.random.PCG64(0)).standard_normal((512, 512, 3), dtype=np.float32)
@@ -14,10 +14,9 @@ _NOISE = np.random.Generator(np.random.PCG64(0)).standard_normal((512, 512, 3), 
 
 def background(scene: Scene) -> None:
     t, size = scene.t, scene.canvas.shape[-1]
-    wave = _ramp(t["back_angle"] * 2.7, size, 9 - t["back_wave"])
-    np.sin(wave, out=wave)
-    wave += _ramp(t["back_angle"], size, t["back_wave"])
-    wave += t["back_phase"]
+    wave = ripple(*_rise(t["back_angle"] * 2.7, size, 9 - t["back_wave"]))
+    along_x, along_y = _rise(t["back_angle"], size, t["back_wave"])
+    wave += ramp(along_x, along_y + t["back_phase"])
     np.sin(wave, out=wave)
     wave *= t["back_hard"] * 0.5
     wave += 0.5
@@ -92,8 +91,8 @@ def block(scene: Scene) -> None:
     """Something in the way: a hand, a scarf, the edge of a door."""
     size = scene.canvas.shape[-1]
     for i in np.flatnonzero(scene.t["block"] < 0.12):
-        t = scene.t[i : i + 1]
-        along, across = _ramp(t["block_angle"], size), _ramp(t["block_angle"] + np.float32(np.pi / 2), size)
+        t = scene.t.some(slice(i, i + 1))
+        along, across = (ramp(*_rise(t["block_angle"] + np.float32(turn), size)) for turn in (0, np.pi / 2))
         mask = share((along - 0.52 + 0.42 * t["block_size"] + 1.6 * across * across) * size + 0.5)
         colour = t["block_rgb"] * (0.8 + 0.4 * t["key"] * share(across + 0.5))[:, None]
         scene.canvas[i] += mask[0] * (colour[0] - scene.canvas[i])
@@ -101,16 +100,15 @@ def block(scene: Scene) -> None:
 
 def develop(scene: Scene, out: Array) -> None:
     """Exposure, white balance, gamma, blur and noise: linear canvas to RGB uint8 (B, H, W, 3)."""
-    t, pictures = scene.t, scene.canvas
+    t, size = scene.t, scene.canvas.shape[-1]
     balance = np.concatenate([1 + t["warm_n"], 1 + t["tint_n"], 1 - t["warm_n"]], axis=1)[..., None]
-    pictures *= 255**2 * balance * np.exp(2 * t["exposure_n"])[:, None]
-    pictures.clip(0, 1.2 * 255**2, out=pictures)
-    size = pictures.shape[-1]
-    for picture, shot, target in zip(pictures, t, out, strict=True):
-        grey, haze, blur, noise, x, y = (
-            float(shot[name][0, 0]) for name in ("grey", "haze", "blur", "noise", "noise_x", "noise_y")
-        )
-        image: Array = cv2.merge(list(picture))
+    gains = 255**2 * balance * np.exp(2 * t["exposure_n"])[:, None]
+    settings = [t[name].ravel().tolist() for name in ("grey", "blur", "noise", "noise_x", "noise_y", "haze")]
+    # photograph by photograph: all steps in the caches
+    for planes, gain, target, grey, blur, noise, x, y, haze in zip(scene.canvas, gains, out, *settings, strict=True):
+        planes *= gain
+        planes.clip(0, 1.2 * 255**2, out=planes)
+        image: Array = cv2.merge(list(planes))
         cv2.sqrt(image, dst=image)
         if grey > 0:
             image = cv2.transform(image, (1 - grey) * np.eye(3) + grey / 3)
@@ -127,8 +125,7 @@ def _grain(size: int, x: float, y: float) -> Array:
     return grain
 
 
-def _ramp(angle: Array, size: int, rise: Array | float = 1.0) -> Array:
-    """(B, size, size), 0 in the middle, rising by `rise` over the length of the frame in a direction."""
+def _rise(angle: Array, size: int, rise: Array | float = 1.0) -> tuple[Array, Array]:
+    """What to sum for a plane that rises by `rise` over the frame in a direction, 0 in the middle."""
     grid = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
-    rising: Array = np.cos(angle) * rise * grid + np.sin(angle) * rise * grid[:, None]
-    return rising
+    return np.cos(angle) * rise * grid, np.sin(angle) * rise * grid

@@ -2,11 +2,13 @@
 
 One ray a pixel meets the head, an ellipsoid whose girth varies with height. It is put into the frame as alignment puts
 a real face: through its five points and the usual template. Shapes: planes (B, H, W), colours (B, 3, 1, 1), canvas
-(B, 3, H, W), traits (B, 1, 1), spots (B,); float32, spots complex. Whole frames are worked on in place where they can
-be: fewer fresh planes, less traffic between caches and memory, which is what threads compete for. Lengths in head units (see `synthetic_traits`).
+(B, 3, H, W), traits (B, 1, 1); float32. Lengths in head units (see `synthetic_traits`).
+
+Whole frames are worked on in place where they can be: fewer fresh planes make less traffic between caches and memory,
+which is what threads compete for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -29,8 +31,9 @@ class Scene:
     """A batch of photographs in the making, or a window of some of them."""
 
     t: Traits
-    spots: dict[str, Array]  # where features are in the frame, in pixels
+    spots: dict[str, list[tuple[float, float]]]  # where features are in the frame, (x, y) in pixels
     anchors: Array  # (B, 6, 1, 1): the properties of one number an image
+    v_lines: tuple[Array, Array]  # (B, 1, W) and (B, 1, H): v of the whole frame is their sum
     layers: dict[str, Array]  # (B, planes, H, W): those of one number a pixel, in groups that are wanted together
 
     px = property(lambda self: self.anchors[:, 0], doc="pixels a unit")
@@ -44,7 +47,7 @@ class Scene:
     v = property(lambda self: self.layers["image"][:, 1])
     x = property(lambda self: self.layers["surface"][:, 0], doc="the point of the head's surface that is seen there")
     y = property(lambda self: self.layers["surface"][:, 1])
-    rho = property(lambda self: self.layers["surface"][:, 2], doc="1 on the silhouette, 0 in the middle")
+    rho = property(lambda self: self.layers["silhouette"][:, 0], doc="1 on the silhouette, 0 in the middle")
     depth = property(lambda self: self.layers["relief"][:, 0], doc="towards the viewer")
     ink = property(lambda self: self.layers["relief"][:, 1], doc="share of light that creases, lashes, nostrils take")
     canvas = property(lambda self: self.layers["canvas"], doc="linear-light RGB")
@@ -57,9 +60,19 @@ class Scene:
 
     def paint(self, mask: Array, colour: Array, texture: Array | None = None) -> None:
         """Covers the canvas with a colour, times a plane of texture if given."""
-        step = (colour if texture is None else colour * texture[:, None]) - self.canvas
-        step *= mask[:, None]
-        self.layers["canvas"] += step
+        canvas, bare = self.canvas, (1 - mask)[:, None]
+        if texture is None:
+            canvas -= colour
+            canvas *= bare
+            canvas += colour
+        else:
+            canvas *= bare
+            canvas += colour * (mask * texture)[:, None]
+
+    def waves(self, frequency: float) -> Array:
+        """The sine of `frequency` v, out of step by the trait "strand"."""
+        along_x, along_y = self.v_lines
+        return ripple(frequency * along_x, frequency * along_y + self.t["strand"])
 
     def rows(self, part: slice) -> "Scene":
         """The same photographs, some of their rows: views, so that what is painted stays."""
@@ -69,25 +82,23 @@ class Scene:
         self, draw: "Callable[[Scene], None]", spot: str, height: float, width: float, chosen: Array | None = None
     ) -> None:
         """Lets `draw` work on a window about a spot (shares of the frame), in `chosen` images: most of the speed."""
-        batch = np.arange(len(self.px)) if chosen is None else np.flatnonzero(chosen)
-        if not len(batch):
+        t, anchors, batch = self.t, self.anchors, range(len(self.px))
+        if chosen is not None:
+            batch = np.flatnonzero(chosen).tolist()
+            t, anchors = t.some(batch), anchors[batch]
+        if not batch:
             return
         frame = self.canvas.shape[-1]
         high, wide = int(height * frame), int(width * frame)
-        at = self.spots[spot][batch]
-        tops = np.round(at.imag - high / 2).clip(0, frame - high).astype(int)
-        lefts = np.round(at.real - wide / 2).clip(0, frame - wide).astype(int)
-        where = [
-            (i, slice(None), slice(top, top + high), slice(left, left + wide))
-            for i, top, left in zip(batch.tolist(), tops.tolist(), lefts.tolist(), strict=True)
-        ]
+        where = []
+        for i in batch:
+            x, y = self.spots[spot][i]
+            left, top = min(max(round(x - wide / 2), 0), frame - wide), min(max(round(y - high / 2), 0), frame - high)
+            where.append((i, slice(None), slice(top, top + high), slice(left, left + wide)))
         cut = _Cut(self.layers, where)
-        if chosen is None:
-            draw(Scene(self.t, {}, self.anchors, cut))
-        else:
-            draw(Scene(self.t[batch], {}, self.anchors[batch], cut))
-        for name in cut.keys() & set(_PAINTED):
-            for drawn, place in zip(cut[name], where, strict=True):
+        draw(Scene(t, {}, anchors, self.v_lines, cut))
+        for name in _PAINTED:
+            for drawn, place in zip(cut.get(name, ()), where, strict=False):
                 self.layers[name][place] = drawn
 
 
@@ -117,15 +128,19 @@ class Pose:
         ew = -sy / a, sp * cy / b, cp * cy / c
         ww, wu, wv = _dot(ew, ew), _dot(ew, eu), _dot(ew, ev)
         self.turn = np.stack([sy, cy, sp, cp])
+        # surface x, y and depth are sums of u / girth, v and the root in `cast`
+        u, v = wu / ww, wv / ww
+        rows = [cy + sy * u, sy * v, -sy], [sp * (sy - cy * u), cp - sp * cy * v, sp * cy], [-u, -v, 1 + 0 * u]
+        self.back = np.stack([np.concatenate(row, axis=2) for row in rows], axis=2)[:, 0]
+        self.depth = 1 / ww
         self.square = np.stack([_dot(eu, eu) - wu * wu / ww, 2 * (_dot(eu, ev) - wu * wv / ww)])
         self.square = np.concatenate([self.square, [_dot(ev, ev) - wv * wv / ww]])
-        self.ray = np.stack([ww, wu / ww, wv / ww])
 
     def __getitem__(self, part: slice) -> "Pose":
         """Some of the heads."""
         some = copy(self)
-        some.t, some.turn = self.t[part], self.turn[:, part]
-        some.square, some.ray = self.square[:, part], self.ray[:, part]
+        some.t, some.turn = self.t.some(part), self.turn[:, part]
+        some.square, some.back, some.depth = self.square[:, part], self.back[part], self.depth[part]
         return some
 
     def project(self, x: Array, y: Array, out: Array | float = 0.0) -> tuple[Array, Array]:
@@ -139,33 +154,27 @@ class Pose:
         v = cp * y - sp * z
         return (cy * x + sy * (sp * y + cp * z)) * _girth(self.t, v), v
 
-    def cast(self, u: Array, v: Array, out: Sequence[Array] | None = None) -> tuple[Array, Array, Array, Array]:
-        """Surface x and y, rho and depth of what is seen at (u, v); beyond the silhouette they go on smoothly.
-
-        They are left in the four planes of `out`, if given.
-        """
-        (sy, cy, sp, cp), (uu, uv, vv), (ww, along_u, along_v) = self.turn, self.square, self.ray
-        x, y, rho, depth = [np.empty_like(u) for _ in range(4)] if out is None else out
+    def cast(self, u: Array, v: Array) -> tuple[Array, Array]:
+        """What is seen at (u, v): (B, 3, H, W) surface x, y and depth, and rho; smooth beyond the silhouette too."""
+        uu, uv, vv = self.square
+        ray = np.empty((len(u), 3, *u.shape[1:]), np.float32)
+        x, root = ray[:, 0], ray[:, 2]
         np.divide(u, _girth(self.t, v), out=x)
-        np.multiply(x, uu, out=rho)
-        rho += np.multiply(v, uv, out=y)
+        ray[:, 1] = v
+        rho = x * uu
+        rho += np.multiply(v, uv, out=root)
         rho *= x
-        np.multiply(v, vv, out=y)
-        y *= v
-        rho += y
-        np.subtract(1, rho, out=depth)
-        depth.clip(0, np.inf, out=depth)
-        depth /= ww
-        np.sqrt(depth, out=depth)
-        depth -= np.multiply(x, along_u, out=y)
-        depth -= np.multiply(v, along_v, out=y)
-        np.multiply(x, sp * sy, out=y)
-        y += (sp * cy) * depth
-        y += cp * v
-        x *= cy
-        x -= sy * depth
+        np.multiply(v, vv, out=root)
+        root *= v
+        rho += root
+        np.subtract(1, rho, out=root)
+        root.clip(0, np.inf, out=root)
+        root *= self.depth
+        np.sqrt(root, out=root)
         rho += 1e-6
-        return x, y, np.sqrt(rho, out=rho), depth
+        # one product of matrices for a dozen passes
+        seen = np.matmul(self.back, ray.reshape(len(u), 3, -1)).reshape(ray.shape)
+        return seen, np.sqrt(rho, out=rho)
 
 
 @dataclass
@@ -176,7 +185,7 @@ class Placement:
     size: int
     pose: Pose
     view: tuple[Array, Array]  # (N, 1, 1) complex, turn and shift from shares of the frame to the image plane
-    spots: dict[str, Array]
+    spots: dict[str, list[tuple[float, float]]]
     anchors: Array
     points: Array  # (N, 5, 2) float32, in pixels
 
@@ -185,57 +194,61 @@ class Placement:
         grid = (np.arange(self.size) + 0.5) / self.size
         turn, shift = (each[part] for each in self.view)
         pose, count = self.pose[part], len(turn)
-        shapes = {"image": 2, "surface": 3, "canvas": 3}
-        layers = {name: np.empty((count, planes, self.size, self.size), np.float32) for name, planes in shapes.items()}
-        layers["relief"] = np.zeros((count, 2, self.size, self.size), np.float32)
-        u, v = layers["image"].swapaxes(0, 1)
-        _plane(turn.real * grid + shift.real, -turn.imag * grid, out=u)
-        _plane(turn.imag * grid + shift.imag, turn.real * grid, out=v)
-        seen = (*layers["surface"].swapaxes(0, 1), layers["relief"][:, 0])
-        pose.cast(u, v, out=seen)
+        v_lines = turn.imag * grid + shift.imag, turn.real * grid
+        image = np.empty((count, 2, self.size, self.size), np.float32)
+        ramp(turn.real * grid + shift.real, -turn.imag * grid, out=image[:, 0])
+        ramp(*v_lines, out=image[:, 1])
+        seen, rho = pose.cast(image[:, 0], image[:, 1])
+        layers = {"image": image, "surface": seen[:, :2], "silhouette": rho[:, None]}
+        layers["relief"], layers["canvas"] = np.zeros_like(image), np.empty_like(seen)
+        layers["relief"][:, 0] = seen[:, 2]
         spots = {name: spot[part] for name, spot in self.spots.items()}
-        return Scene(pose.t, spots, self.anchors[part], layers)
+        return Scene(pose.t, spots, self.anchors[part], v_lines, layers)
 
 
 def place(t: Traits, size: int) -> Placement:
     """Puts heads into frames (size, size) by their five points."""
     pose, zero = Pose(t), np.zeros_like(t["yaw_n"])
-    corner, mouth, bend = mouth_half_width(t), mouth_y(t), mouth_curve(t)
-    nose = pose.project(zero, t["nose_y"], t["nose_height"])
-    points = [pose.project(-t["eye_x"], zero), pose.project(t["eye_x"], zero), nose]
-    points += [pose.project(-corner, mouth + bend), pose.project(corner, mouth + bend)]
-    where = np.concatenate([_complex(point) for point in points], axis=1)
-    turn, shift = _align(where)
-    wobble = (1 + t["zoom_n"]) * np.exp(1j * t["roll_n"].astype(np.float64))
-    turn, shift = turn * wobble, (shift - CENTRE) * wobble + CENTRE + t["shift_x_n"] + 1j * t["shift_y_n"]
-
-    def pixel(place: Array) -> Array:
-        found: Array = (place * turn[:, 0] + shift[:, 0]) * size - (0.5 + 0.5j)
-        return found
-
-    ear = t["head_width"] + t["ear_out"] - 0.02
-    left_ear, right_ear = (pose.project_free(side * ear, zero + 0.12, zero - 0.1) for side in (-1, 1))
-    spots = {
-        "eyes": pose.project(zero, zero - 0.10),
-        "brow": pose.project(zero, zero - 0.75),
-        "nose": pose.project(zero, 0.5 * t["nose_y"], 0.4 * t["nose_height"]),
-        "mouth": pose.project(zero, mouth - 0.10),
-        "mole1": pose.project(t["mole1_x"], t["mole1_y"]),
-        "mole2": pose.project(t["mole2_x"], t["mole2_y"]),
-        "left_ear": left_ear,
-        "right_ear": right_ear,
+    corner, mouth = mouth_half_width(t), mouth_y(t)
+    lips, ear = mouth + mouth_curve(t), t["head_width"] + t["ear_out"] - 0.02
+    surface = {  # x, y and how far it is raised
+        "left": (-t["eye_x"], zero, zero),
+        "right": (t["eye_x"], zero, zero),
+        "tip": (zero, t["nose_y"], t["nose_height"]),
+        "left_corner": (-corner, lips, zero),
+        "right_corner": (corner, lips, zero),
+        "eyes": (zero, zero - 0.10, zero),
+        "brow": (zero, zero - 0.75, zero),
+        "nose": (zero, 0.5 * t["nose_y"], 0.4 * t["nose_height"]),
+        "mouth": (zero, mouth - 0.10, zero),
+        "beard": (zero, mouth + 0.15, zero),
+        "mole1": (t["mole1_x"], t["mole1_y"], zero),
+        "mole2": (t["mole2_x"], t["mole2_y"], zero),
     }
-    anchors = [np.abs(turn) * size, *pose.cast(*nose)[:2], left_ear[0], right_ear[0], left_ear[1]]
-    found = pixel(where)
+    u, v = pose.project(*(np.concatenate(each, axis=2) for each in zip(*surface.values(), strict=True)))
+    ear_u, ear_v = pose.project_free(np.concatenate([-ear, ear], axis=2), zero + 0.12, zero - 0.1)
+    seen = np.concatenate([u, ear_u], axis=2)[:, 0] + 1j * np.concatenate([v, ear_v, ear_v], axis=2)[:, 0]
+    turn, shift = _align(seen[:, :5])
+    wobble = ((1 + t["zoom_n"]) * np.exp(1j * t["roll_n"].astype(np.float64)))[:, 0]
+    turn = turn * wobble
+    shift = (shift - CENTRE) * wobble + CENTRE + (t["shift_x_n"] + 1j * t["shift_y_n"])[:, 0]
+    pixels = (seen * turn + shift) * size - (0.5 + 0.5j)
+    pixels = np.stack([pixels.real, pixels.imag], axis=-1)
+    anchors = [np.abs(turn)[..., None] * size, *pose.cast(u[..., 2:3], v[..., 2:3])[0][:, :2].swapaxes(0, 1)]
+    anchors += [ear_u[..., :1], ear_u[..., 1:], ear_v]
     return Placement(
         t,
         size,
         pose,
-        (1 / turn, -shift / turn),
-        spots={name: pixel(_complex(spot))[:, 0] for name, spot in spots.items()},
+        view=(1 / turn[..., None], -(shift / turn)[..., None]),
+        spots=dict(zip([*surface, "left_ear", "right_ear"], pixels.swapaxes(0, 1).tolist(), strict=True)),
         anchors=np.stack([anchor.astype(np.float32) for anchor in anchors], axis=1),
-        points=np.stack([found.real, found.imag], axis=-1).astype(np.float32),
+        points=pixels[:, :5].astype(np.float32),
     )
+
+
+def colour(red: float, green: float, blue: float) -> Array:
+    return np.array([red, green, blue], np.float32).reshape(1, 3, 1, 1)
 
 
 def mouth_y(t: Traits) -> Array:
@@ -269,24 +282,31 @@ def _girth(t: Traits, v: Array) -> Array:
 
 
 def _align(points: Array) -> tuple[Array, Array]:
-    """Least-squares similarity (turn, shift), complex (B, 1, 1), that takes (B, 5) points onto the template."""
+    """Least-squares similarity (turn, shift), complex (N, 1), that takes (N, 5) points onto the template."""
     source = points - points.mean(axis=1, keepdims=True)
     turn = (source.conj() * (TEMPLATE - TEMPLATE.mean())).sum(axis=1) / (np.abs(source) ** 2).sum(axis=1)
     shift = TEMPLATE.mean() - turn * points.mean(axis=1)
-    return turn[:, None, None], shift[:, None, None]
-
-
-def _complex(point: tuple[Array, Array]) -> Array:
-    flat: Array = (point[0].astype(np.float64) + 1j * point[1])[:, 0]
-    return flat
-
-
-def _plane(along_x: Array, along_y: Array, out: Array) -> None:
-    np.add(along_x.astype(np.float32), along_y.astype(np.float32).transpose(0, 2, 1), out=out)
+    return turn[:, None], shift[:, None]
 
 
 def _dot(first: tuple[Array, ...], second: tuple[Array, ...]) -> Array:
     product: Array = first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+    return product
+
+
+def ramp(along_x: Array, along_y: Array, out: Array | None = None) -> Array:
+    """(B, H, W) sums of (B, 1, W) and (B, 1, H). As a product of matrices: numpy's sum takes seven times as long."""
+    return _outer(along_y, np.ones_like(along_y), np.ones_like(along_x), along_x, out)
+
+
+def ripple(along_x: Array, along_y: Array) -> Array:
+    """Sines of such sums, by the addition theorem."""
+    return _outer(np.sin(along_y), np.cos(along_y), np.cos(along_x), np.sin(along_x))
+
+
+def _outer(y1: Array, y2: Array, x1: Array, x2: Array, out: Array | None = None) -> Array:
+    rows, columns = np.concatenate([y1, y2], axis=1).swapaxes(1, 2), np.concatenate([x1, x2], axis=1)
+    product: Array = np.matmul(rows.astype(np.float32), columns.astype(np.float32), out=out)
     return product
 
 

@@ -9,7 +9,29 @@ import numpy as np
 
 Array = np.ndarray
 Draws = dict[str, Array]  # name -> (N,), colours (N, 3)
-Traits = np.ndarray  # structured, (N,): each trait a float32 field of shape (1, 1), a colour one of (3, 1, 1)
+
+
+class Traits(dict[str, Array]):
+    """Traits of N photographs by name: float32 (N, 1, 1), colours (N, 3, 1, 1), made of the table when asked for.
+
+    A trait lies in one piece, which halves what sums over a few photographs cost, and some photographs are taken out
+    of all traits at once.
+    """
+
+    def __init__(self, table: Array, rows: dict[str, int | slice]) -> None:
+        self.table, self.rows = table, rows  # (traits, N), and which rows of it a name has
+
+    @property
+    def photographs(self) -> int:
+        return self.table.shape[1]
+
+    def __missing__(self, name: str) -> Array:
+        found = self[name] = self.table[self.rows[name]].T[..., None, None]
+        return found
+
+    def some(self, which: slice | Array) -> "Traits":
+        return Traits(self.table[:, which], self.rows)
+
 
 # name: (low, high), uniform over people
 PERSON = {
@@ -177,15 +199,19 @@ EYES = (
 
 
 def draw(seed: int, identities: Array, images: Array) -> Traits:
-    """Traits of photographs: float32 (N,) each, colours (N, 3), for int64 (N,) identities and image numbers."""
+    """Traits of the photographs with these int64 (N,) identities and image numbers."""
     person = _uniform(_mix(_mix(np.full_like(identities, seed), 1), identities), PERSON)
     photo = _uniform(_mix(_mix(_mix(np.full_like(identities, seed), 2), identities), images), PHOTO)
     drawn = _photographed(_plausible(person), photo)
-    shapes = {name: (1, 1) if values.ndim == 1 else (3, 1, 1) for name, values in drawn.items()}
-    traits = np.empty(len(identities), [(name, np.float32, shape) for name, shape in shapes.items()])
-    for name, shape in shapes.items():
-        traits[name] = drawn[name].reshape(-1, *shape)
-    return traits
+    rows: dict[str, int | slice] = {}
+    count = 0
+    for name, values in drawn.items():
+        rows[name] = count if values.ndim == 1 else slice(count, count + 3)
+        count += 1 if values.ndim == 1 else 3
+    table = np.empty((count, len(identities)), np.float32)
+    for name, values in drawn.items():
+        table[rows[name]] = values.T
+    return Traits(table, rows)
 
 
 def _plausible(person: Draws) -> Draws:
