@@ -4,6 +4,7 @@ from rich.console import Console
 
 from marginface.embedder import Embedder
 from marginface.evaluate import baselines, measure, publish
+from marginface.metrics.compare import compare
 from marginface.report import print_table
 from marginface.training.loop import Trainer
 from marginface.training.monitor import read_metrics
@@ -24,7 +25,7 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
     if config.train.refit:
         refit_embedding(model.backbone, trainer.plain_batches, len(trainer.loader.reader), config.train.refit)
     model.notes["trained_by"] = command
-    results = []
+    results, comparisons = [], []
     for benchmark in trainer.benchmarks:
         if before is None:
             results += baselines(benchmark, model, config.seed)
@@ -32,6 +33,7 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
         else:
             results.append(measure(benchmark, before, name="before fine-tuning"))
             results.append(measure(benchmark, model, name="after fine-tuning"))
+            comparisons.append(compare(*results[-2:]))
     model.notes["results"] = [
         {name: value for name, value in result.to_json().items() if name != "roc"} for result in results
     ]
@@ -45,6 +47,7 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
         report_file=run.report,
         training=read_metrics(run.metrics_csv),
         samples=read_png(run.samples),
+        comparisons=comparisons,
     )
     console.print(f"model   {run.model}", highlight=False)
     if results:
