@@ -22,7 +22,7 @@ def write_ijb(root: Path, name: str = "IJBC", people: int = 8, seed: int = 0) ->
         for number in range(3):
             template = 10 * (3 * person + number) + 7
             (searched if number else enrolled).append((template, person + 100))
-            media = [5000 + template] if number == 0 else [5000 + template, 5000 + template, 5001 + template]
+            media = [5000 + template, *([5000 + template, 5001 + template] if number else [])]
             images += [(template, medium, person) for medium in media]
     tid_mid, points_score = [], []
     for index, (template, medium, person) in enumerate(images, start=1):

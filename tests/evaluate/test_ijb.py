@@ -61,7 +61,7 @@ def test_a_row_a_pooling(cached: Path) -> None:
     assert [one.model for one in found[1::2]] == rows
     single = opened(cached).score(Embeddings(vectors[0]), "given", replicates=0)
     assert single[0].model == "given N1D1F0"  # nobody gave a second pass: not the usual row
-    with pytest.raises(InputError, match="unknown pooling 'N2'; give N1D1F1 .* magface-quality"):
+    with pytest.raises(InputError, match=r"unknown pooling 'N2'; give N1D1F1 .* magface-quality"):
         opened(cached, words=",pooling=N2")
 
 

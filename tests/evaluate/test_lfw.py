@@ -17,7 +17,7 @@ from people import write_people
 
 
 def test_the_crop_puts_points_where_the_trainer_does() -> None:
-    """Orthogonal Procrustes by SVD in float64, scaled by the ratio of the spreads: where each target point comes from."""
+    """Orthogonal Procrustes by SVD, scaled by the ratio of the spreads, says where each target point comes from."""
     random = np.random.default_rng(0)
     for _ in range(20):
         angle, scale = random.uniform(-0.6, 0.6), random.uniform(0.5, 3)
@@ -44,7 +44,7 @@ def test_points_on_the_template_give_the_stretched_face() -> None:
         openvino_crop(picture, np.ones((5, 2)), 112)
 
 
-@pytest.mark.parametrize("name", [name for name in golden_files.entries("verification/")])
+@pytest.mark.parametrize("name", golden_files.entries("verification/"))
 def test_the_log_lines_of_the_trainer(name: str) -> None:
     entry = golden_files.entry(name)
     if "openvino_log" not in entry:

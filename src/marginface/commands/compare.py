@@ -15,7 +15,9 @@ from marginface.report import comparison_sheet, print_sheet, print_table
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("results", type=str, nargs="+", help="runs, or files of `evaluate --json`; the first is compared")
+    parser.add_argument(
+        "results", type=str, nargs="+", help="runs, or files of `evaluate --json`; the first is compared"
+    )
     parser.add_argument("--benchmark", type=str, nargs="+", default=[], help="measure models on these pairs instead")
     parser.add_argument("--json", type=str, default="", help="file to write figures and differences to")
     parser.add_argument("--report", type=str, default="compare.html", help="file to write the report to; '' = none")

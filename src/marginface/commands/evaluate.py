@@ -21,7 +21,7 @@ from marginface.evaluate.publish import split_results, write_roc
 from marginface.evaluate.saved import find_models
 from marginface.evaluate.store import embed_to_disk, scratch_folder
 from marginface.protocols.degrade import open_degrade
-from marginface.report import folds_sheet, group_sheet, print_sheet, print_table, search_sheet
+from marginface.report import figures_sheet, folds_sheet, group_sheet, print_sheet, print_table, search_sheet
 
 
 def options(parser: ArgumentParser) -> None:
@@ -127,9 +127,8 @@ def _print(judged: Judgement) -> None:
     pairs, searches = split_results(judged.results)
     if pairs:
         print_table(pairs, console)
-    folds = folds_sheet(pairs)
+    sheets = [sheet for sheet in (folds_sheet(pairs), figures_sheet(pairs)) if sheet]
     names = dict.fromkeys(one.benchmark for one in searches)
-    sheets = [folds] if folds else []
     sheets += [search_sheet([one for one in searches if one.benchmark == name]) for name in names]
     for sheet in [*sheets, *map(group_sheet, judged.groups)]:
         print_sheet(sheet, console)

@@ -11,8 +11,12 @@ from marginface.metrics.advice import advise_threshold
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("result", type=str, help="a run, or the file that `evaluate --json FILE` wrote")
-    parser.add_argument("--far", type=float, required=True, help="share of different people to be accepted, such as 1e-4")
-    parser.add_argument("--benchmark", type=str, default="", help="which of the file's benchmarks, where it has several")
+    parser.add_argument(
+        "--far", type=float, required=True, help="share of different people to be accepted, such as 1e-4"
+    )
+    parser.add_argument(
+        "--benchmark", type=str, default="", help="which of the file's benchmarks, where it has several"
+    )
     parser.add_argument("--model", type=str, default="", help="model to store it with; of a run, its own")
 
 
@@ -21,8 +25,8 @@ def run(options: Namespace, command: str) -> None:
     console = Console()
     console.print(
         f"accept at a cosine similarity of {advice.threshold:.4f} or more\n"
-        f"{advice.model} on {advice.benchmark}: FAR {advice.measured:.3g} of {advice.impostors:,} pairs of different "
-        f"people (95 % sure to be below {advice.highest_far:.3g}), TAR {advice.tar:.4f} of {advice.genuines:,} pairs of one",
+        f"{advice.model} on {advice.benchmark}: FAR {advice.measured:.3g} in {advice.impostors:,} different pairs "
+        f"(95 % interval up to {advice.highest_far:.3g}), TAR {advice.tar:.4f} in {advice.genuines:,} same pairs",
         highlight=False,
     )
     model = options.model or (options.result if (Path(options.result) / "model").is_dir() else "")

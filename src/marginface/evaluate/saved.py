@@ -74,13 +74,17 @@ def studied(result: str | Path, replicates: int = 1000) -> list[VerificationResu
 
 
 def find_models(run: str | Path) -> Sequence[Path]:
-    """Folders of models in RUN/checkpoints, by the numbers in their names, then RUN/model: ElasticFace's table."""
+    """All models of a run in the order of their numbers: ElasticFace's table over epochs.
+
+    Folders of models in RUN and RUN/checkpoints, or the files `*backbone.pth` of other trainers; RUN/model last.
+    """
     run = Path(run)
-    kept = sorted((path.parent for path in (run / "checkpoints").glob(f"*/{CONFIG}")), key=_by_number)
-    found = [*kept, *([run / "model"] if (run / "model" / CONFIG).is_file() else [])]
-    if not found:
+    folders = {path.parent for pattern in (f"*/{CONFIG}", f"checkpoints/*/{CONFIG}") for path in run.glob(pattern)}
+    last = run / "model"
+    found = sorted({*folders, *run.glob("*backbone.pth")} - {last}, key=_by_number)
+    if not found and last not in folders:
         raise InputError(f"{run} holds no models: give a run's folder, such as runs/quickstart")
-    return found
+    return [*found, *([last] if last in folders else [])]
 
 
 def _by_number(path: Path) -> list[tuple[bool, int, str]]:

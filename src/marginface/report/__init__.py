@@ -1,13 +1,22 @@
 """Results to read: the terminal table, JSON and one self-contained HTML page. Floor 2; used by `evaluate`, `cli`."""
 
 from marginface.report.page import Provenance, write_report
-from marginface.report.sheets import Sheet, comparison_sheet, folds_sheet, group_sheet, print_sheet, search_sheet
+from marginface.report.sheets import (
+    Sheet,
+    comparison_sheet,
+    figures_sheet,
+    folds_sheet,
+    group_sheet,
+    print_sheet,
+    search_sheet,
+)
 from marginface.report.table import latex_table, markdown_table, print_table
 
 __all__ = [
     "Provenance",
     "Sheet",
     "comparison_sheet",
+    "figures_sheet",
     "folds_sheet",
     "group_sheet",
     "latex_table",

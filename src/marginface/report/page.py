@@ -65,8 +65,7 @@ def write_report(
     ]
     curves = figures.training_charts(training) if training else []
     found = [_search(f"s{i}", own) for i, own in enumerate(_grouped(searches))]
-    folds = sheets_of.folds_sheet(results)
-    sheets = [folds] if folds else []
+    sheets = [sheet for sheet in (sheets_of.folds_sheet(results), sheets_of.figures_sheet(results)) if sheet]
     sheets += [sheets_of.group_sheet(group) for group in groups]
     sheets += [sheets_of.comparison_sheet(comparisons)] if comparisons else []
     quality = figures.reject_chart("reject", rejects) if rejects else None
