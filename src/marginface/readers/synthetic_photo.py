@@ -114,8 +114,9 @@ def develop(scene: Scene, out: Array) -> None:
             image = cv2.transform(image, (1 - grey) * np.eye(3) + grey / 3)
         if blur > 0.3:
             image = cv2.GaussianBlur(image, (0, 0), blur * size / 112)
-        # sum, rounding and conversion in one pass
-        cv2.addWeighted(image, 1, _grain(size, x, y), 255 * noise, 255 * haze, dst=target, dtype=cv2.CV_8U)
+        cv2.addWeighted(image, 1, _grain(size, x, y), 255 * noise, 255 * haze, dst=image)
+        cv2.threshold(image, 0, 0, cv2.THRESH_TOZERO, dst=image)  # before `convertScaleAbs`, which is for its speed
+        cv2.convertScaleAbs(image, dst=target)
 
 
 def _grain(size: int, x: float, y: float) -> Array:

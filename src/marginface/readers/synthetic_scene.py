@@ -82,7 +82,7 @@ class Scene:
         self, draw: "Callable[[Scene], None]", spot: str, height: float, width: float, chosen: Array | None = None
     ) -> None:
         """Lets `draw` work on a window about a spot (shares of the frame), in `chosen` images: most of the speed."""
-        t, anchors, batch = self.t, self.anchors, range(len(self.px))
+        t, anchors, batch = self.t, self.anchors, list(range(len(self.px)))
         if chosen is not None:
             batch = np.flatnonzero(chosen).tolist()
             t, anchors = t.some(batch), anchors[batch]
@@ -314,7 +314,8 @@ def bump(squared: Array) -> Array:
     """1 in the middle, 0 from squared radius 1 on, smooth. Replaces its argument."""
     np.subtract(1, squared, out=squared)
     squared.clip(0, np.inf, out=squared)
-    return np.square(squared, out=squared)
+    squared *= squared
+    return squared
 
 
 def oval(x: Array, y: Array, width: Array | float, height: Array | float) -> Array:
@@ -333,6 +334,5 @@ def share(values: Array) -> Array:
 
 
 def positive(values: Array) -> Array:
-    return values.clip(
-        0, np.inf
-    )  # more than twice as fast as np.maximum(values, 0), and np.clip takes 2 us to get here
+    clipped: Array = values.clip(0, np.inf)  # twice as fast as np.maximum(values, 0); the method spares a call
+    return clipped

@@ -23,13 +23,13 @@ class Traits(dict[str, Array]):
 
     @property
     def photographs(self) -> int:
-        return self.table.shape[1]
+        return len(self.table[0])
 
     def __missing__(self, name: str) -> Array:
         found = self[name] = self.table[self.rows[name]].T[..., None, None]
         return found
 
-    def some(self, which: slice | Array) -> "Traits":
+    def some(self, which: slice | list[int]) -> "Traits":
         return Traits(self.table[:, which], self.rows)
 
 
