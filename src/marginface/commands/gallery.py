@@ -1,0 +1,106 @@
+"""`marginface gallery`: enrol people from photographs, list, remove, erase, export."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from marginface.commands.faces import add_eye, add_gallery, open_eye, open_gallery
+from marginface.errors import InputError
+from marginface.gallery.models import open_model
+from marginface.gallery.people import Gallery, enrol
+from marginface.gallery.photos import photos_in
+
+ACTIONS = {
+    "add": "FOLDER (a folder a person), or --name NAME IMAGE...",
+    "list": "who is enrolled",
+    "info": "how many, which model, where",
+    "remove": "NAME...: no longer found",
+    "erase": "NAME...: removed, and every trace of them in the store's files",
+    "export": "FOLDER: everything that is stored, as JPEG, JSON and NumPy",
+}
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("action", type=str, choices=list(ACTIONS), help="; ".join(map(" ".join, ACTIONS.items())))
+    parser.add_argument("words", type=str, nargs="*", help="what the action works on")
+    parser.add_argument("--name", type=str, default="", help="of the person in the photographs to add")
+    add_gallery(parser)
+    add_eye(parser)
+
+
+def run(options: Namespace, command: str) -> None:
+    action = {"add": _add, "list": _list, "info": _info, "remove": _remove, "erase": _remove, "export": _export}
+    action[options.action](options, Console())
+
+
+def _add(options: Namespace, console: Console) -> None:
+    photos = list(_photos(options))
+    eye = open_eye(options)
+    gallery = open_gallery(options, eye.model)
+    before, left_out = len(gallery), 0
+    for reason in track(enrol(gallery, photos, eye), "enrolling", len(photos), console=Console(stderr=True)):
+        if reason is not None:
+            left_out += 1
+            Console(stderr=True).print(f"left out: {reason}", highlight=False)
+    console.print(
+        f"{len(gallery) - before} faces added, {left_out} photographs left out; {_summary(gallery)}", highlight=False
+    )
+
+
+def _photos(options: Namespace) -> Iterator[tuple[str, Path]]:
+    if not options.words:
+        raise InputError("gallery add needs photographs: give FOLDER (a folder a person), or --name NAME IMAGE...")
+    for word in options.words:
+        for path in photos_in(word):
+            if not options.name and path.parent == Path(word):
+                raise InputError(f"{path} lies in no folder named after a person; give --name NAME")
+            if not options.name and not Path(word).is_dir():
+                raise InputError(f"whose face is {path}? give --name NAME")
+            yield options.name or path.parent.name, path
+
+
+def _opened(options: Namespace) -> Gallery:
+    """For reading: nothing must be made because somebody mistyped the address."""
+    if "://" not in options.gallery and not Path(options.gallery).exists():
+        raise InputError(f"{options.gallery} does not exist; `marginface gallery add` makes it")
+    return open_gallery(options, open_model(options.model))
+
+
+def _list(options: Namespace, console: Console) -> None:
+    table = Table("name", "faces")
+    for name, count in _opened(options).count().items():
+        table.add_row(name, str(count))
+    console.print(table)
+
+
+def _info(options: Namespace, console: Console) -> None:
+    gallery = _opened(options)
+    console.print(_summary(gallery), highlight=False)
+    console.print(f"model {gallery.model.name}, fingerprint {gallery.model.fingerprint}", highlight=False)
+    for far, threshold in sorted(gallery.model.thresholds.items()):
+        console.print(f"FAR {far:g} a comparison: cosine {threshold:.4f} or more", highlight=False)
+
+
+def _remove(options: Namespace, console: Console) -> None:
+    if not options.words:
+        raise InputError(f"gallery {options.action} needs the names of people")
+    gallery = _opened(options)
+    for name in options.words:
+        gallery.of(name)  # all of them or none
+    count = (gallery.erase if options.action == "erase" else gallery.remove)(options.words)
+    console.print(f"{count} faces of {len(options.words)} people gone; {_summary(gallery)}", highlight=False)
+
+
+def _export(options: Namespace, console: Console) -> None:
+    if len(options.words) != 1:
+        raise InputError("gallery export needs one folder to write to")
+    count = _opened(options).export(options.words[0])
+    console.print(f"{count} faces in {options.words[0]}", highlight=False)
+
+
+def _summary(gallery: Gallery) -> str:
+    return f"{len(gallery.names)} people, {len(gallery)} faces in {gallery.store.address}"

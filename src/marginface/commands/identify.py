@@ -1,0 +1,81 @@
+"""`marginface identify`: who is in a photograph, a folder, a video, or before the camera."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
+from marginface.errors import InputError
+from marginface.gallery.drawing import draw_faces, write_photo
+from marginface.gallery.people import Gallery
+from marginface.gallery.photos import SUFFIXES, Eye, photos_in, read_photo
+from marginface.video.annotate import identify_video
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=str, nargs="?", default="", help="a photograph, a folder of them, or a video")
+    parser.add_argument("--camera", type=int, default=None, help="number of a camera, instead of a source")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each photograph or frame")
+    parser.add_argument("--save", type=str, default="", help="folder for annotated photographs, or file of a video")
+    parser.add_argument("--every", type=int, default=5, help="look for faces in every so many frames of a video")
+    parser.add_argument(
+        "--frames", type=int, default=0, help="stop after so many frames; 0 is at the end, or at Ctrl-C"
+    )
+    add_gallery(parser)
+    add_eye(parser)
+    add_threshold(parser)
+
+
+def run(options: Namespace, command: str) -> None:
+    if bool(options.source) == (options.camera is not None):
+        raise InputError("identify needs a photograph, a folder or a video, or else --camera NUMBER")
+    path = Path(options.source)
+    if options.source and not path.exists():
+        raise InputError(f"{path} does not exist; give a photograph, a folder or a video")
+    eye = open_eye(options)
+    threshold, _ = threshold_of(options, eye.model)
+    gallery = open_gallery(options, eye.model)
+    if options.camera is None and (path.is_dir() or path.suffix.lower() in SUFFIXES or not path.suffix):
+        _photographs(options, path, gallery, eye, threshold)
+        return
+    source = options.source if options.camera is None else options.camera
+    for number, people in identify_video(
+        source, gallery, eye, threshold, every=options.every, frames=options.frames, save=options.save
+    ):
+        _print(options, f"frame {number}", [person.to_json() for person in people])
+
+
+def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, threshold: float) -> None:
+    refused, count = "", 0
+    for photo in photos_in(path):
+        try:
+            image = read_photo(photo)
+        except InputError as error:
+            refused = str(error)
+            Console(stderr=True).print(refused, highlight=False)
+            continue
+        count += 1
+        seen = eye.see(image)
+        matches = gallery.identify(seen.vectors, threshold)
+        people = [
+            {"name": m.name, "similarity": round(m.similarity, 4), "box": [round(float(x), 1) for x in box]}
+            for m, box in zip(matches, seen.found.boxes, strict=True)
+        ]
+        _print(options, str(photo), people)
+        if options.save:
+            labels = [f"{m.name} {m.similarity:.2f}" for m in matches]
+            target = Path(options.save) / (photo.relative_to(path) if path.is_dir() else photo.name)
+            write_photo(target.with_suffix(".jpg"), draw_faces(image, seen.found.boxes, labels))
+    if not count:
+        raise InputError(refused)
+
+
+def _print(options: Namespace, what: str, people: list[dict[str, Any]]) -> None:
+    if options.json:
+        print(json.dumps({"source": what, "faces": people}), flush=True)
+    else:
+        names = ", ".join(f"{person['name']} ({person['similarity']:.2f})" for person in people) or "nobody"
+        print(f"{what}: {names}", flush=True)

@@ -1,0 +1,112 @@
+"""What the web page can do, without the page: recognise, enrol, erase, compare, explain. Called by `page`.
+
+Photographs come as paths, because our own decoder is the one that turns them as EXIF says and refuses bombs.
+"""
+
+import threading
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from marginface.detection import most_central
+from marginface.errors import InputError
+from marginface.gallery.drawing import draw_faces
+from marginface.gallery.people import UNKNOWN, Gallery
+from marginface.gallery.photos import Eye, Seen, blur_of, read_photo
+
+NEAREST = 3  # people shown on the page that explains
+
+
+class Desk:
+    """One at a time may use detector, network and gallery: the page's server has a thread a visitor."""
+
+    def __init__(self, gallery: Gallery, eye: Eye) -> None:
+        self._gallery, self._eye, self._turn = gallery, eye, threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        return self._gallery.names
+
+    def recognise(self, path: str, threshold: float, blur: float) -> tuple[np.ndarray, list[list[str]]]:
+        """The photograph with boxes and names, RGB uint8, and a row a face: name, similarity, nearest, sharpness.
+
+        blur: standard deviation in pixels of a Gaussian over the photograph first, to see what it takes to fail.
+        """
+        with self._turn:
+            image = blurred(read_photo(path), blur)
+            seen = self._eye.see(image)
+            matches = self._gallery.identify(seen.vectors, threshold)
+            rows = [
+                [m.name, f"{m.similarity:.3f}", ", ".join(f"{n} {s:.2f}" for n, s in m.nearest), f"{blur_of(crop):.0f}"]
+                for m, crop in zip(matches, seen.crops, strict=True)
+            ]
+            labels = [f"{m.name} {m.similarity:.2f}" for m in matches]
+            return draw_faces(image, seen.found.boxes, labels), rows
+
+    def enrol(self, path: str, name: str) -> str:
+        """Adds the main face of a photograph; what to tell the visitor."""
+        with self._turn:
+            name = name.strip()
+            self._gallery.add_photo(name, read_photo(path), path, self._eye)
+            return f"{name} now has {self._gallery.count()[name]} photographs; {len(self.names)} people are enrolled."
+
+    def erase(self, name: str) -> str:
+        """Removes a person with every trace; what to tell the visitor."""
+        with self._turn:
+            count = self._gallery.erase([name])
+            return f"{count} photographs of {name} are erased; {len(self.names)} people are enrolled."
+
+    def compare(self, first: str, second: str, threshold: float) -> tuple[str, list[np.ndarray]]:
+        """Whether two photographs show one person, and both faces as the network saw them."""
+        with self._turn:
+            a, b = (self._main(path) for path in (first, second))
+            similarity = float(a.vectors[0] @ b.vectors[0])
+            answer = "The same person" if similarity >= threshold else "Different people"
+            return f"{answer}: similarity {similarity:.3f}, threshold {threshold:.3f}.", [a.crops[0], b.crops[0]]
+
+    def explain(self, path: str, threshold: float) -> tuple[str, list[tuple[np.ndarray, str]]]:
+        """Why the main face has its name, or none: the enrolled pictures that are nearest to it, with similarities."""
+        with self._turn:
+            seen = self._main(path)
+            match = self._gallery.identify(seen.vectors, threshold, NEAREST)[0]
+            if not match.nearest:
+                return "Nobody is enrolled yet.", [(seen.crops[0], "this face")]
+            pictures = [(seen.crops[0], "this face")]
+            for name, pooled in match.nearest:
+                for similarity, _, data in self._gallery.explain(seen.vectors[0], name):
+                    pictures.append((_picture(data), f"{name}: {similarity:.3f} (all of {name}: {pooled:.3f})"))
+            best, name = match.similarity, match.nearest[0][0]
+            if match.name == UNKNOWN:
+                return (
+                    f"No match: the nearest is {name} with {best:.3f}, below the threshold {threshold:.3f}.",
+                    pictures,
+                )
+            return f"{name}: {best:.3f} is at or above the threshold {threshold:.3f}.", pictures
+
+    def _main(self, path: str) -> Seen:
+        image = read_photo(path)
+        found = self._eye.detector(image)
+        if not len(found):
+            raise InputError("no face was found in the photograph; try one that shows it larger and from the front")
+        return self._eye.look(image, found.at(np.array([most_central(found, *image.shape[:2])])))
+
+
+def blurred(image: np.ndarray, deviation: float) -> np.ndarray:
+    """RGB uint8; deviation 0 changes nothing."""
+    return cv2.GaussianBlur(image, (0, 0), deviation) if deviation > 0 else image
+
+
+def far_in_words(threshold: float, thresholds: Mapping[float, float]) -> str:
+    """What is known of the false accepts at a threshold, from those that were measured."""
+    enough = [far for far, needed in thresholds.items() if threshold >= needed]
+    if enough:
+        return f"At most one in {1 / min(enough):,.0f} comparisons of different people is accepted (measured)."
+    if thresholds:
+        return f"More than one in {1 / max(thresholds):,.0f} comparisons of different people is accepted."
+    return "Nobody measured false accepts of this model; `marginface threshold` does."
+
+
+def _picture(data: bytes) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    return np.zeros((96, 96, 3), np.uint8) if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

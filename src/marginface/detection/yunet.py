@@ -1,0 +1,38 @@
+"""YuNet (Wu et al., 2023) through OpenCV, from an ONNX file that the user has: face_detection_yunet_2023mar.onnx."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from marginface.detection.base import Faces
+from marginface.errors import InputError
+
+
+class YuNet:
+    """Images longer than `longest` pixels are scaled down first: its time goes with the area."""
+
+    def __init__(self, file: str | Path, threshold: float = 0.7, longest: int = 1280) -> None:
+        if not Path(file).is_file():
+            raise InputError(f"{file} is not there; give the path of YuNet's .onnx file")
+        try:
+            self._network = cv2.FaceDetectorYN.create(str(file), "", (320, 320), threshold)
+        except cv2.error as error:
+            raise InputError(f"{file} cannot be read as YuNet's ONNX network; get it again") from error
+        self._longest = longest
+
+    def __call__(self, image: np.ndarray) -> Faces:
+        """See `Detector`."""
+        scale = min(1.0, self._longest / max(image.shape[:2]))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        self._network.setInputSize((small.shape[1], small.shape[0]))
+        _, rows = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        return faces_of(rows, scale)
+
+
+def faces_of(rows: np.ndarray | None, scale: float) -> Faces:
+    """OpenCV's (n, 15): left, top, width, height, five points, score, of an image scaled by `scale`."""
+    if rows is None:
+        return Faces.none()
+    boxes = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]]) / scale
+    return Faces.sorted(boxes, rows[:, 4:14].reshape(-1, 5, 2) / scale, rows[:, 14])

@@ -1,0 +1,134 @@
+"""A video or a camera -> who is in each frame, and an annotated video. Called by `marginface identify`."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.gallery.drawing import draw_faces
+from marginface.gallery.people import Gallery
+from marginface.gallery.photos import Eye
+from marginface.video.tracking import Track, Tracker
+
+
+@dataclass(frozen=True)
+class Person:
+    """Someone in a frame. track: the same number as long as the face is followed. box: left, top, right, bottom."""
+
+    track: int
+    name: str
+    similarity: float
+    box: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "similarity": self.similarity, "track": self.track, "box": list(self.box)}
+
+
+def identify_video(
+    source: str | int, gallery: Gallery, eye: Eye, threshold: float, *, every: int = 5, frames: int = 0, save: str = ""
+) -> Iterator[tuple[int, list[Person]]]:
+    """Yields (number, people) of every frame of a video file, or of a camera by its number.
+
+    Faces are looked for in every `every`-th frame and followed in between. frames: stop after so many; 0 never.
+    save: .mp4 or .avi to write the annotated video to; it is whole or absent. Raises InputError where the source
+    cannot be opened or the video cannot be written.
+    """
+    if every < 1:
+        raise InputError(f"--every is {every}; give 1 or more")
+    video = cv2.VideoCapture(source)
+    if not video.isOpened():
+        what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
+        raise InputError(f"{what} cannot be opened; give a photograph, a folder, a video, or the number of a camera")
+    writer = _Writer(save, video.get(cv2.CAP_PROP_FPS) or 25.0) if save else None
+    try:
+        yield from _frames(video, _Namer(gallery, eye, threshold, every), frames, writer)
+        if writer:
+            writer.finish()
+    finally:
+        video.release()
+        if writer:
+            writer.discard()
+
+
+def _frames(
+    video: cv2.VideoCapture, namer: "_Namer", frames: int, writer: "_Writer | None"
+) -> Iterator[tuple[int, list[Person]]]:
+    number = 0
+    while not frames or number < frames:
+        there, picture = video.read()
+        if not there:
+            if not number:
+                raise InputError("the video holds no frame that can be read; it may be damaged or no video")
+            return
+        image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        people = [_person(track) for track in namer.frame(number, image)]
+        if writer:
+            labels = [f"{person.name} {person.similarity:.2f}" for person in people]
+            boxes = np.array([person.box for person in people]).reshape(-1, 4)
+            writer.write(draw_faces(image, boxes, labels))
+        yield number, people
+        number += 1
+
+
+class _Namer:
+    """Tracks and names of one video."""
+
+    def __init__(self, gallery: Gallery, eye: Eye, threshold: float, every: int) -> None:
+        self._gallery, self._eye, self._threshold, self._every = gallery, eye, threshold, every
+        self._tracker, self._before = Tracker(), np.empty((0, 0), np.uint8)
+
+    def frame(self, number: int, image: np.ndarray) -> list[Track]:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if self._before.shape == grey.shape:
+            self._tracker.moved(self._before, grey)
+        self._before = grey
+        if number % self._every == 0:
+            seen = self._eye.see(image)
+            tracks = self._tracker.detected(seen.found.boxes.astype(np.float64), seen.vectors)
+            vectors = np.array([track.vector for track in tracks], np.float32).reshape(seen.vectors.shape)
+            for track, match in zip(tracks, self._gallery.identify(vectors, self._threshold), strict=True):
+                track.vote(match)
+        return self._tracker.visible
+
+
+def _person(track: Track) -> Person:
+    similarity = dict(track.match.nearest).get(track.name, track.match.similarity)
+    left, top, right, bottom = (round(float(side), 1) for side in track.box)
+    return Person(track.number, track.name, round(similarity, 4), (left, top, right, bottom))
+
+
+class _Writer:
+    """Frames to a video beside its place, which `finish` moves there."""
+
+    def __init__(self, path: str, rate: float) -> None:
+        self._path, self._rate = Path(path), rate
+        codecs = {".mp4": "mp4v", ".avi": "MJPG"}
+        if self._path.suffix not in codecs:
+            raise InputError(f"{path} is no video to write; give a name that ends in .mp4 or .avi")
+        self._codec = cv2.VideoWriter.fourcc(*codecs[self._path.suffix])
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", suffix=self._path.suffix, dir=self._path.parent)
+        os.close(handle)
+        self._temporary, self._video = Path(name), None
+
+    def write(self, image: np.ndarray) -> None:
+        if self._video is None:
+            size = image.shape[1], image.shape[0]
+            self._video = cv2.VideoWriter(str(self._temporary), self._codec, self._rate, size)
+            if not self._video.isOpened():
+                raise InputError(f"{self._path} cannot be written: OpenCV has no encoder for it; try .avi")
+        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def finish(self) -> None:
+        if self._video is not None:
+            self._video.release()
+            self._temporary.replace(self._path)
+
+    def discard(self) -> None:
+        self._temporary.unlink(missing_ok=True)
