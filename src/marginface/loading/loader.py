@@ -5,13 +5,14 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from marginface.errors import InputError
 from marginface.loading.augment import AugmentConfig, augment
 from marginface.loading.decode import decode_batch
-from marginface.loading.sampler import ShuffledBatches
+from marginface.loading.sampler import create_batches
 from marginface.readers.base import Reader
 
 UNREADABLE_LIMIT = 0.001  # share of a set's images that may be unreadable before the run stops
@@ -29,6 +30,9 @@ class DataConfig:
         resize: scale images of another size instead of refusing them
         workers: threads that decode and augment
         cache: keep the decoded images in memory after the first epoch
+        sampling: shuffled: every image once an epoch; balanced: every identity equally often; pxk: batches of
+            batch_size / images_per_identity identities with images_per_identity images each
+        images_per_identity: the K of pxk
         augment: random changes of the training images
     """
 
@@ -39,6 +43,8 @@ class DataConfig:
     resize: bool = False
     workers: int = 2
     cache: bool = False
+    sampling: Literal["shuffled", "balanced", "pxk"] = "shuffled"
+    images_per_identity: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -79,7 +85,9 @@ class Loader:
                 f"data.batch_size {config.batch_size} cannot be shared by {world_size} processes: give a multiple"
             )
         self.reader, self.config, self.seed = reader, config, seed
-        self.batches = ShuffledBatches(len(reader), config.batch_size, seed)
+        self.batches = create_batches(
+            config.sampling, lambda: reader.labels, len(reader), config.batch_size, seed, config.images_per_identity
+        )
         self.unreadable: dict[int, str] = {}
         share = config.batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)

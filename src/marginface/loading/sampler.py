@@ -1,11 +1,81 @@
 """In which order the images are seen: pure functions of (seed, step), so that resuming needs no state."""
 
+from collections.abc import Callable
+
 import numpy as np
 
+from marginface.errors import InputError
 
-def batches_per_epoch(length: int, batch_size: int) -> int:
-    """Whole batches in one pass; the incomplete last one is dropped."""
-    return length // batch_size
+SAMPLINGS = ("shuffled", "balanced", "pxk")
+Order = Callable[[int], np.ndarray]
+"""Epoch -> int64 rows of the set in the order they are seen; at least as many as the epoch has in whole batches."""
+
+
+class Batches:
+    """The rows of the batch of any step, in O(1) within an epoch. The incomplete last batch of an epoch is dropped.
+
+    Every process of a run calls this with the same arguments and takes its own slice of the global batch,
+    so that the images of a step do not depend on how many processes there are.
+    """
+
+    def __init__(self, length: int, batch_size: int, order: Order) -> None:
+        self.batch_size, self.per_epoch = batch_size, length // batch_size
+        self._order = order
+        self._epoch, self._rows = -1, np.empty(0, np.int64)
+
+    def indices(self, step: int) -> tuple[int, np.ndarray]:
+        """(epoch, int64 rows (batch_size,)) of step 0, 1, 2 ..."""
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._rows = epoch, self._order(epoch)
+        start = position * self.batch_size
+        return epoch, self._rows[start : start + self.batch_size]
+
+
+def create_batches(
+    sampling: str, labels: Callable[[], np.ndarray], length: int, batch_size: int, seed: int, images_per_identity: int
+) -> Batches:
+    """shuffled: every image once an epoch. balanced: every identity as often as any other, images with replacement
+    (what OpenVINO's trainer calls weighted). pxk: batch_size / images_per_identity identities, that many of each.
+
+    labels: gives int64 (length,); asked only where it matters, since that may cost a pass over the set.
+    Raises InputError for another sampling, and for a batch that cannot be made of so many identities.
+    """
+    if sampling == "shuffled":
+        return Batches(length, batch_size, lambda epoch: epoch_order(length, seed, epoch))
+    people = People(labels()) if sampling in SAMPLINGS else None
+    if people is None:
+        raise InputError(f"data.sampling is {sampling}: give one of {', '.join(SAMPLINGS)}")
+    if sampling == "balanced":
+        return Batches(length, batch_size, lambda epoch: balanced_order(people, length, seed, epoch))
+    identities, rest = divmod(batch_size, images_per_identity)
+    if rest or images_per_identity < 1:
+        raise InputError(
+            f"data.batch_size {batch_size} is no multiple of data.images_per_identity {images_per_identity}: "
+            f"pxk takes so many images of each identity"
+        )
+    if identities > len(people):
+        raise InputError(
+            f"data.batch_size {batch_size} needs {identities} identities of {images_per_identity} images, but there "
+            f"are {len(people)}: give --data.batch_size {len(people) * images_per_identity} or less"
+        )
+    count = length // batch_size * identities
+    return Batches(
+        length, batch_size, lambda epoch: pxk_order(people, count, identities, images_per_identity, seed, epoch)
+    )
+
+
+class People:
+    """The rows of each identity that has any: `rows[starts[i] : starts[i] + counts[i]]`, i from 0 to len - 1."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.rows = np.argsort(labels, kind="stable")
+        counts = np.bincount(labels)
+        self.counts = counts[counts > 0]
+        self.starts = np.cumsum(self.counts) - self.counts
+
+    def __len__(self) -> int:
+        return len(self.counts)
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
@@ -13,22 +83,27 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 
-class ShuffledBatches:
-    """The indices of the batch of any step, in O(1) within an epoch.
+def balanced_order(people: People, length: int, seed: int, epoch: int) -> np.ndarray:
+    """int64 (length,): each time any identity, and any image of it."""
+    rng = np.random.default_rng([seed, epoch, SAMPLINGS.index("balanced")])
+    chosen = rng.integers(0, len(people), length)
+    image = (rng.random(length) * people.counts[chosen]).astype(np.int64)
+    return people.rows[people.starts[chosen] + image]
 
-    Every process of a run calls this with the same arguments and takes its own slice of the global batch,
-    so that the images of a step do not depend on how many processes there are.
+
+def pxk_order(people: People, count: int, together: int, images: int, seed: int, epoch: int) -> np.ndarray:
+    """int64 (count * images,): `count` identities after each other, `images` of each.
+
+    Identities take turns, and the `together` of a batch all differ. The images of one come in another order each epoch,
+    each once before any comes again, and twice in a batch only if there are fewer than `images`.
     """
-
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.per_epoch = batches_per_epoch(length, batch_size)
-        self._epoch, self._order = -1, np.empty(0, np.int64)
-
-    def indices(self, step: int) -> tuple[int, np.ndarray]:
-        """(epoch, int64 indices (batch_size,)) of step 0, 1, 2 ..."""
-        epoch, position = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(self.length, self.seed, epoch)
-        start = position * self.batch_size
-        return epoch, self._order[start : start + self.batch_size]
+    rng = np.random.default_rng([seed, epoch, SAMPLINGS.index("pxk")])
+    a_turn = len(people) // together * together
+    turns = -(-count // a_turn)
+    chosen = np.concatenate([rng.permutation(len(people))[:a_turn] for _ in range(turns)])[:count]
+    turn = np.repeat(np.arange(turns), a_turn)[:count]
+    owner = np.repeat(np.arange(len(people)), people.counts)
+    mixed = people.rows[np.lexsort((rng.random(len(owner)), owner))]
+    image = (turn[:, None] * images + np.arange(images)) % people.counts[chosen][:, None]
+    order: np.ndarray = mixed[people.starts[chosen][:, None] + image].ravel()
+    return order
