@@ -21,6 +21,7 @@ from marginface.readers.bin_writer import write_bin
 from marginface.readers.folder_writer import FolderWriter
 from marginface.readers.recordio_writer import RecordIOWriter
 from marginface.readers.shards_writer import ShardsWriter
+from marginface.readers.subset import TOGETHER, index_rows, is_index, keys
 from marginface.readers.table_writer import TableWriter
 from marginface.readers.verification import is_verification, open_verification
 from marginface.readers.writer import Contents, Writer, encoded
@@ -32,7 +33,6 @@ WRITERS: dict[str, Callable[[Path, Contents, dict[str, int]], Writer]] = {
     "webdataset": ShardsWriter,
 }
 TARGETS = (*WRITERS, "bin")
-TOGETHER = 256  # records read at a time
 JOURNAL = "convert.json"
 JOURNAL_EVERY = 16  # batches of TOGETHER
 Progress = Callable[[int, int], None]
@@ -141,31 +141,14 @@ def _subset(reader: Reader, file: Path) -> np.ndarray:
     """The rows that a subset file names, ascending."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; a subset is a list of keys, one a line, or of numbers and commas.")
+    if is_index(file):
+        return index_rows(file, reader)
     text = file.read_text(encoding="utf-8", errors="surrogateescape")
-    if "," in text.partition("\n")[0] and not set(text) - set("0123456789, \r\n"):
-        numbers = np.unique(np.array([int(word) for word in text.replace(",", " ").split()], dtype=np.int64))
-        if len(numbers) and numbers[-1] >= len(reader):
-            raise InputError(f"{file}: counts to image {numbers[-1]}, but the set has {len(reader)}.")
-        return np.sort(_folder_order(reader)[numbers])
     wanted = {line.strip() for line in text.splitlines() if line.strip()}
-    rows = np.array([row for row, key in enumerate(_keys(reader)) if key in wanted], dtype=np.int64)
+    rows = np.array([row for row, key in enumerate(keys(reader)) if key in wanted], dtype=np.int64)
     if len(rows) < len(wanted):
         raise InputError(f"{file}: {len(wanted) - len(rows)} of its {len(wanted)} keys are not in the set.")
     return rows
-
-
-def _folder_order(reader: Reader) -> np.ndarray:
-    """Rows in the order they would have as an image folder of AdaFace's: "0", "1", "10", ..., and images likewise."""
-    names = getattr(reader, "class_names", None)
-    if names is not None:
-        return np.arange(len(reader))
-    paths = [(str(label), key) for label, key in zip(reader.labels, _keys(reader), strict=True)]
-    return np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
-
-
-def _keys(reader: Reader) -> Iterator[str]:
-    for start in range(0, len(reader), TOGETHER):
-        yield from (record.key for record in reader.read(range(start, min(start + TOGETHER, len(reader)))))
 
 
 def _read_ahead(reader: Reader, rows: np.ndarray, labels: np.ndarray, workers: int) -> Iterator[list[Record]]:

@@ -17,7 +17,7 @@ import fuzzing
 import golden_files
 from marginface.errors import InputError
 from marginface.loading.decode import decode, decode_batch
-from marginface.readers import safe_pickle
+from marginface.readers import open_reader, safe_pickle
 from marginface.readers.verification import open_verification
 
 BINS = [name for name in golden_files.entries("recordio/bin/") if name.endswith(".bin")]
@@ -249,3 +249,73 @@ def test_damaged_pickles_are_read_or_refused(tmp_path, first, count):
         for data in fuzzing.damaged(small_bin(protocol), first, count // 5):
             path.write_bytes(data)
             fuzzing.survives(path, lambda: open_verification(path))
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """images/<person>/<number>.png of three people."""
+    names = [f"{person}/{number}.png" for person in "abc" for number in (1, 2)]
+    for number, name in enumerate(names):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"%d" % number)
+    return names
+
+
+PAIR_LISTS = {
+    "yakhyo": lambda a, b, same: f"{int(same)} {a} {b}",
+    "InsightFace": lambda a, b, same: f"{a} {b} {int(same)}",
+    "tabs": lambda a, b, same: f"{a}\t{b}\t{int(same)}",
+    "CVLface": lambda a, b, same: f"7,{a},{b},{same}",
+}
+
+
+@pytest.mark.parametrize("header", ["", "path1 path2 is_same\n"])
+@pytest.mark.parametrize("dialect", PAIR_LISTS)
+def test_lists_of_pairs(tmp_path, photographs, dialect, header):
+    pairs = [
+        (photographs[0], photographs[1], True),
+        (photographs[2], photographs[4], False),
+        (photographs[0], photographs[5], False),
+    ]
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "ann.txt").write_text(header + "\n".join(PAIR_LISTS[dialect](*pair) for pair in pairs) + "\n")
+    found = open_verification(lists / "ann.txt")
+    assert found.issame.tolist() == [True, False, False]
+    assert [record.key for record in found.images] == [side for pair in pairs for side in pair[:2]]
+    assert [record.image for record in found.images[:2]] == [b"0", b"1"]
+    with pytest.raises(InputError, match="is a verification set"):
+        open_reader(lists / "ann.txt")
+
+
+def test_lists_of_magface(tmp_path, photographs):
+    (tmp_path / "img.list").write_text("\n".join(photographs[:4]))
+    (tmp_path / "pair.list").write_text("0 1 1\n2 3 0\n")
+    found = open_verification(tmp_path / "pair.list")
+    assert found.issame.tolist() == [True, False]
+    assert [record.key for record in found.images] == photographs[:4]
+    (tmp_path / "pair.list").write_text("0 1 1\n")
+    with pytest.raises(InputError, match=r"has 1 pairs, but img.list 4 images"):
+        open_verification(tmp_path / "pair.list")
+
+
+def test_lists_of_pairs_that_cannot_be_used(tmp_path, photographs):
+    path = tmp_path / "ann.txt"
+    path.write_text(f"1 {photographs[0]} {photographs[1]}\n1 {photographs[0]}\n")
+    with pytest.raises(InputError, match=r"ann.txt: line 2 is not two images and 0 or 1"):
+        open_verification(path)
+    path.write_text("1 x/1.png x/2.png\n")
+    with pytest.raises(InputError, match=r"its first image, 'x/1.png', lies neither"):
+        open_verification(path)
+    path.write_text(f"1 {photographs[0]} x/2.png\n")
+    with pytest.raises(InputError, match=r"ann.txt: pair 0, .*x/2.png, cannot be read"):
+        _ = open_verification(path).images[1]
+
+
+@fuzzing.cases
+def test_damaged_lists_of_pairs_are_read_or_refused(tmp_path, photographs, first, count):
+    path = tmp_path / "ann.txt"
+    whole = "\n".join(f"{number % 2} {photographs[number]} {photographs[-number]}" for number in range(6)).encode()
+    for data in fuzzing.damaged(whole, first, count):
+        path.write_bytes(data)
+        fuzzing.survives(path, lambda: open_verification(path).images[:])

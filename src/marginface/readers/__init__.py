@@ -13,15 +13,17 @@ from marginface.readers.lists import ListReader, is_list
 from marginface.readers.lmdb_set import LMDBReader, lmdb_file
 from marginface.readers.recordio import RecordIOReader, is_recordio
 from marginface.readers.shards import ShardsReader, is_shards
+from marginface.readers.subset import FEWEST, SubsetReader, index_rows, is_index
 from marginface.readers.table import TableReader
 from marginface.readers.table_parts import is_table
+from marginface.readers.verification import is_verification
 
 __all__ = ["Reader", "Record", "open_reader"]
 
 UNDERSTOOD = (
     "a folder with one subfolder of images for each identity or a zip or tar archive of it, a RecordIO set"
     " (train.rec), Parquet or a folder of Hugging Face datasets, HDF5, LMDB, WebDataset shards, a list of images and"
-    " labels, or synthetic:identities=500,images=20"
+    " labels, AdaFace's index of a subset beside its images, or synthetic:identities=500,images=20"
 )
 PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5/\xfd": "unzstd"}
 
@@ -72,8 +74,6 @@ def _open_file(path: Path) -> Reader:
         return HDF5Reader(path)
     if lmdb_file(path):
         return LMDBReader(path)
-    if is_list(path):
-        return ListReader(path)
     with path.open("rb") as file:
         start = file.read(8)
     for magic, command in PACKED.items():
@@ -81,7 +81,23 @@ def _open_file(path: Path) -> Reader:
             raise InputError(
                 f"{path}: is compressed as a whole, so that no image can be read alone; run {command} on it."
             )
+    if is_verification(path):
+        raise InputError(f"{path}: is a verification set, which has no identities to learn; evaluate on it.")
+    if is_index(path):
+        return _open_index(path)
+    if is_list(path):
+        return ListReader(path)
     raise InputError(f"{path}: not a data set that marginface understands; give {UNDERSTOOD}.")
+
+
+def _open_index(path: Path) -> Reader:
+    """The images that AdaFace's subset file names, in the set that lies in the same folder."""
+    folder = path.parent / "imgs"
+    reader = FolderReader(folder) if holds_identities(folder) else _open_folder(path.parent)
+    try:
+        return SubsetReader(reader, index_rows(path, reader), FEWEST)
+    except InputError as error:
+        raise InputError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def _synthetic(options: str) -> Reader:

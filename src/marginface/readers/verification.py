@@ -1,4 +1,4 @@
-"""Verification sets of every stored layout as one kind of thing; lists of pairs are `protocols.pairs`."""
+"""Verification sets of every stored layout as one kind of thing; LFW's pairs.txt is `protocols.pairs`."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ from marginface.errors import InputError
 from marginface.readers.base import VerificationSet
 from marginface.readers.verification_arrays import is_arrays, is_memfile, read_arrays, read_memfile
 from marginface.readers.verification_bin import is_bin, read_bin
+from marginface.readers.verification_list import is_pair_list, read_pair_list
 from marginface.readers.verification_table import is_verification_table, read_table
 
 __all__ = ["VerificationSet", "is_verification", "open_verification"]
@@ -16,7 +17,8 @@ def open_verification(path: str | os.PathLike[str]) -> VerificationSet:
     """The verification set at `path`, recognised by its content.
 
     A `.bin` of InsightFace, also packed as `.xz`; AdaFace's `mem_file.dat` or the folder above it; a folder with
-    `issame.txt` and an `.npy` of images; a folder saved by `datasets` with a column is_same, as CVLface has it.
+    `issame.txt` and an `.npy` of images; a folder saved by `datasets` with a column is_same, as CVLface has it; a text
+    list of pairs, as `verification_list` describes them.
 
     Raises InputError if nothing lies there, nobody understands it, or it is damaged.
     """
@@ -28,7 +30,8 @@ def open_verification(path: str | os.PathLike[str]) -> VerificationSet:
             return read(path)
     raise InputError(
         f"{path}: not a verification set; give a .bin or .xz file of InsightFace's kind, a mem_file.dat of AdaFace,"
-        f" a folder with issame.txt and the images in an .npy file, or one of CVLface with a column is_same."
+        f" a folder with issame.txt and the images in an .npy file, one of CVLface with a column is_same, or a list"
+        f" of pairs with two images and 0 or 1 a line."
     )
 
 
@@ -42,4 +45,5 @@ READERS = (
     (is_memfile, read_memfile),
     (is_arrays, read_arrays),
     (is_verification_table, read_table),
+    (is_pair_list, read_pair_list),
 )

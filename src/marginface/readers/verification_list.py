@@ -1,0 +1,125 @@
+"""Text lists of verification pairs with their images in folders. Opened by `open_verification`.
+
+is_same path1 path2      yakhyo's lfw_ann.txt and others, with a header line or without
+path1 path2 is_same      InsightFace's pairs_label.txt
+pair.list                MagFace: is_same is the last word of a line; img.list beside it names two images a pair
+header with is_same      CSV such as CVLface's pairs.csv once it has that column: index,A,B,is_same
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from marginface.errors import InputError
+from marginface.readers.base import Record, VerificationSet
+from marginface.readers.names import PackedNames
+
+IMAGE = re.compile(r"\.(jpe?g|png|bmp|webp|ppm|pgm)$", re.IGNORECASE)
+SEPARATOR = re.compile(r"[\s,]+")
+FLAGS = {"0": False, "1": True, "false": False, "true": True}
+Pair = tuple[str, str, bool]
+
+
+class FileImages(Sequence[Record]):
+    """Records read from their files only when they are asked for."""
+
+    def __init__(self, root: Path, names: PackedNames, path: Path) -> None:
+        self._root, self._names, self._path = root, names, path
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        file = self._root / self._names[position]
+        try:
+            image = file.read_bytes()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._path}: pair {position // 2}, {file}, cannot be read: {error}.") from error
+        return Record(image, position // 2, self._names[position])
+
+
+def is_pair_list(path: Path) -> bool:
+    """Whether one of the first lines of the text reads as a pair, or the file is MagFace's pair.list."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(1 << 14)
+    if b"\0" in start:
+        return False
+    lines = start.decode("utf-8", "replace").splitlines()[:3]
+    return _is_magface(path) or any(_pair(line) is not None for line in lines)
+
+
+def read_pair_list(path: Path) -> VerificationSet:
+    """Images lie below the folder of the list, one beside it, or the one above.
+
+    Raises InputError naming the line that is no pair, or the first image if that is nowhere.
+    """
+    lines = [line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line.strip()]
+    pairs = _magface(path, lines) if _is_magface(path) else _pairs(path, lines)
+    if not pairs:
+        raise InputError(f"{path}: names no pairs.")
+    names = PackedNames(side for first, second, _ in pairs for side in (first, second))
+    issame = np.array([same for _, _, same in pairs], dtype=bool)
+    return VerificationSet(FileImages(_root(path, names[0]), names, path), issame, path.stem)
+
+
+def _pairs(path: Path, lines: list[str]) -> list[Pair]:
+    found = [_pair(line) for line in lines]
+    header = found[0] is None
+    for number, pair in enumerate(found[header:], start=1 + header):
+        if pair is None:
+            raise InputError(f"{path}: line {number} is not two images and 0 or 1: {lines[number - 1]!r:.100}.")
+    return [pair for pair in found if pair is not None]
+
+
+def _pair(line: str) -> Pair | None:
+    words = SEPARATOR.split(line.strip())
+    images = [word for word in words if IMAGE.search(word)]
+    flags = [word.lower() for word in words if not IMAGE.search(word)]
+    if len(images) != 2 or not 1 <= len(flags) <= 2:
+        return None
+    flag = flags[-1]  # before it there may be the number of the line
+    return (images[0], images[1], FLAGS[flag]) if flag in FLAGS else None
+
+
+def _is_magface(path: Path) -> bool:
+    return path.name.endswith("pair.list") and _images_beside(path).is_file()
+
+
+def _images_beside(path: Path) -> Path:
+    return path.with_name(path.name.replace("pair.list", "img.list"))
+
+
+def _magface(path: Path, lines: list[str]) -> list[Pair]:
+    images = _images_beside(path).read_text("utf-8", errors="surrogateescape").split()
+    flags = [line.split()[-1] for line in lines]
+    if len(images) != 2 * len(flags):
+        raise InputError(f"{path}: has {len(flags)} pairs, but img.list {len(images)} images instead of twice as many.")
+    for number, flag in enumerate(flags, start=1):
+        if flag not in ("0", "1"):
+            raise InputError(f"{path}: line {number} does not end with 0 or 1: {flag!r:.40}.")
+    return [(first, other, flag == "1") for first, other, flag in zip(images[::2], images[1::2], flags, strict=True)]
+
+
+def _root(path: Path, first: str) -> Path:
+    """The folder below which the images lie, found by the first of them."""
+    above = [path.parent, path.parent.parent]
+    beside = [folder for parent in above for folder in sorted(parent.iterdir()) if folder.is_dir()]
+    for folder in (*above, *beside):
+        try:
+            if (folder / first).is_file():
+                return folder
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    raise InputError(f"{path}: its first image, {first!r:.200}, lies neither beside the list nor above; move the list.")
