@@ -1,0 +1,127 @@
+"""The fastest way through a network that keeps its embeddings: bfloat16, compiled for many images. For `embed`."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+Network = Callable[[Tensor], Tensor]
+
+COSINE = 0.9995  # to float32, of every image tried
+TRIED = 8  # images the ways are compared on
+COMPILE_FROM = 6000  # images that win back the 20 to 60 s of compiling on two cores
+RECOMPILE_FROM = 1000  # the same where an earlier run left the compiled code on the disk
+FLOAT32, BFLOAT16, COMPILED = "float32, channels last", "bfloat16, channels last", "bfloat16, compiled"
+
+
+class FastPath:
+    """Chooses once for a network with these weights, by what its embeddings of real images come out as.
+
+    name: the way chosen last. compile_seconds: what compiling cost this process, 0 where nothing was compiled.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone, self.name, self.compile_seconds = backbone, FLOAT32, 0.0
+        self._stamp = stamp(backbone)
+        self._keeps: bool | None = None  # whether bfloat16 keeps the embeddings; None = not tried
+        self._half: nn.Module | None = None
+        self._compiled: Network | None = None
+        self._shape: torch.Size | None = None  # what it was compiled for, or should have been
+
+    def is_stale(self) -> bool:
+        """Whether the weights have changed or moved since."""
+        return stamp(self.backbone) != self._stamp
+
+    def network(self, x: Tensor, images: int) -> Network:
+        """The network for a batch like `x`, float (N, 3, H, W), of `images` in all; `backbone` must be in eval mode."""
+        if self._keeps is None:
+            self._keeps = native_bfloat16(x.device) and agree(self.bfloat16, self.backbone, x[:TRIED])
+        if not self._keeps:
+            self.name = FLOAT32
+            return self.backbone
+        if self._worth_compiling(x, images):
+            self.compile(x)
+        if self._compiled is not None and x.shape == self._shape:
+            self.name = COMPILED
+            return self._compiled
+        if self._compiled is None:
+            self.name = BFLOAT16
+        return self.bfloat16
+
+    def bfloat16(self, x: Tensor) -> Tensor:
+        """Convolutions in bfloat16, the embedding layer in float32."""
+        if self._half is None:
+            self._half = _with_half_convolutions(self.backbone)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            out: Tensor = self._half(x)
+        return out.float()
+
+    def compile(self, x: Tensor) -> Network | None:
+        """The network compiled for batches of exactly this size, its weights constants of the code.
+
+        None where there is no compiler, or the embeddings would change.
+        """
+        start, self._shape = time.perf_counter(), x.shape
+        compiled: Network = torch.compile(self.bfloat16, dynamic=False, options={"freezing": True})
+        try:
+            agrees = agree(compiled, self.bfloat16, x)
+        except Exception:  # whatever a compiler may lack here, the plain way remains
+            agrees = False
+        self.compile_seconds = time.perf_counter() - start
+        if agrees:
+            self._compiled = compiled
+            file = marker(self.backbone, x)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        return self._compiled
+
+    def _worth_compiling(self, x: Tensor, images: int) -> bool:
+        """Only for the batch's full size, once, and never for a handful of images."""
+        if self._shape is not None or images < RECOMPILE_FROM:
+            return False
+        return images >= COMPILE_FROM or marker(self.backbone, x).is_file()
+
+
+def _with_half_convolutions(backbone: nn.Module) -> nn.Module:
+    """A copy whose convolutions keep their weights in bfloat16: autocast would convert them for every batch."""
+    half = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
+    for module in half.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(torch.bfloat16)
+    return half
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether this device multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def marker(backbone: nn.Module, x: Tensor) -> Path:
+    """An empty file that tells that torch's cache holds this network's code: beside that cache, and lost with it."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # slow to import, and rarely needed
+
+    known = f"{torch.__version__} {backbone} {tuple(x.shape)} {x.device.type}"
+    return Path(cache_dir()) / "marginface" / hashlib.sha256(known.encode()).hexdigest()[:24]
+
+
+def tensors(backbone: nn.Module) -> Iterator[Tensor]:
+    return chain(backbone.parameters(), backbone.buffers())
+
+
+def stamp(backbone: nn.Module) -> list[tuple[int, int]]:
+    """Changes whenever a weight is written or moved."""
+    return [(value.data_ptr(), value._version) for value in tensors(backbone)]
+
+
+@torch.no_grad()
+def agree(network: Network, reference: Network, x: Tensor) -> bool:
+    """Whether every embedding's cosine to the reference's is COSINE or more."""
+    cosines = nn.functional.cosine_similarity(network(x).float(), reference(x).float())
+    return bool(torch.isfinite(cosines).all() and cosines.min() >= COSINE)
