@@ -5,8 +5,7 @@ from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.margins import Margin, create_margin, list_margins
 from marginface.softmax import MarginSoftmax
-
-load = Embedder.load
+from marginface.weights import load
 
 __all__ = [
     "Embedder",

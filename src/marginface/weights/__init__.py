@@ -1,6 +1,18 @@
-"""Published checkpoints in, known by their keys and never by their file names; our weights out."""
+"""Models in and out: published checkpoints, known by their keys and never by their file names; the Hub; our weights."""
 
 from marginface.weights.base import ImportedModel, Usage
+from marginface.weights.heads import take_over_head
 from marginface.weights.importing import SOURCES, import_checkpoint, recognise
+from marginface.weights.opening import load, save_imported, to_embedder
 
-__all__ = ["SOURCES", "ImportedModel", "Usage", "import_checkpoint", "recognise"]
+__all__ = [
+    "SOURCES",
+    "ImportedModel",
+    "Usage",
+    "import_checkpoint",
+    "load",
+    "recognise",
+    "save_imported",
+    "take_over_head",
+    "to_embedder",
+]

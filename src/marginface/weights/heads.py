@@ -1,16 +1,20 @@
-"""Class weights kept in files of their own: ElasticFace's header, Partial FC's shards, CVLface's classifier."""
+"""Class weights kept in files of their own: ElasticFace's header, Partial FC's shards, CVLface's classifier; ours."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from marginface.errors import InputError
+from marginface.softmax import MarginSoftmax
 from marginface.weights.base import State
 from marginface.weights.container import PARTIAL_FC, read
 
+HEAD = "head.safetensors"  # in the folder of an imported model
 # key and whether it is stored (num_features, classes)
 KEYS = {
     "kernel": True,  # ElasticFace
@@ -25,6 +29,32 @@ KEYS = {
 def read_head(paths: Sequence[Path], num_features: int) -> Tensor:
     """Class weights (classes, num_features), float32; several files are shards, in the order of their ranks."""
     return torch.cat([_read_one(path, num_features) for path in paths])
+
+
+def take_over_head(head: MarginSoftmax, folder: str | Path) -> bool:
+    """Fills a training head with the class weights and the margin's statistics beside an imported model.
+
+    Returns False, and leaves the head alone, where the folder has none or counts other classes: fine-tuning on
+    other people starts with fresh class weights. Works for a rank's shard too. Raises InputError for a damaged file.
+    """
+    file = Path(folder) / HEAD
+    if not file.is_file():
+        return False
+    try:
+        state = load_file(file)
+    except SafetensorError as error:
+        raise InputError(f"{file} is damaged ({error}): import the checkpoint again") from error
+    weight = state.get("weight")
+    if weight is None or head.sub_centers > 1 or tuple(weight.shape) != (head.num_classes, head.num_features):
+        return False
+    buffers = dict(head.margin.named_buffers())
+    with torch.no_grad():
+        head.weight.copy_(weight[head.shards.start : head.shards.stop])
+        for key, value in state.items():
+            own = buffers.get(key.removeprefix("margin."))
+            if key.startswith("margin.") and own is not None and own.numel() == value.numel():
+                own.copy_(value.view_as(own))
+    return True
 
 
 def class_weights(weight: Tensor, transposed: bool, num_features: int, where: str) -> Tensor:

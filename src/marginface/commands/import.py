@@ -1,0 +1,50 @@
+"""`marginface import`: a published checkpoint to a model's folder, known by its keys."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from marginface.backbones.size import measure
+from marginface.weights import SOURCES, ImportedModel, import_checkpoint, save_imported, to_embedder
+from marginface.weights.opening import conventions
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=str, help="file with the weights: .pth, .pt, .ckpt or .safetensors")
+    parser.add_argument("-o", "--output", type=str, default="", help="folder to write; without it, only a look")
+    parser.add_argument("--source", type=str, default="auto", help=f"whose it is: auto, or {', '.join(SOURCES)}")
+    parser.add_argument("--head", type=str, nargs="+", default=[], help="file with the class weights, or its shards")
+    parser.add_argument("--allow-partial", action="store_true", help="keep fresh weights where the file's do not fit")
+
+
+def run(options: Namespace, command: str) -> None:
+    model = import_checkpoint(options.checkpoint, options.source, options.head or None, options.allow_partial)
+    name, console = Path(options.checkpoint).name, Console()
+    described = conventions(save_imported(model, options.output, name) if options.output else to_embedder(model, name))
+    console.print(_table(model, described))
+    for note in model.notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+    if model.partial:
+        console.print("fresh weights where the file's do not fit:", highlight=False)
+        console.print(model.partial, highlight=False, markup=False, soft_wrap=True)
+    if options.output:
+        console.print(f"written to {options.output}", highlight=False, markup=False)
+
+
+def _table(model: ImportedModel, described: dict[str, str]) -> Table:
+    size = measure(model.backbone, model.num_features, **model.options)
+    head = "none in the file" if model.head is None else f"of {len(model.head):,} classes, kept for fine-tuning"
+    rows = {
+        "source": model.source,
+        "backbone": f"{model.backbone}{', squeeze-and-excitation' if model.options.get('se') else ''}",
+        "embedding": f"{model.num_features} numbers",
+        "size": f"{size.parameters / 1e6:.2f} M parameters, {size.macs / 1e9:.2f} G multiply-adds",
+        **described,
+        "class weights": head,
+    }
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for row in rows.items():
+        table.add_row(*row)
+    return table

@@ -1,0 +1,80 @@
+"""`marginface zoo`: published checkpoints, where they are to be had, and whether a file is one of them."""
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from marginface.errors import InputError
+from marginface.weights import import_checkpoint
+from marginface.weights.zoo import Row, candidates, name_of, rows
+
+FIGURES = ("LFW", "CFP-FP", "AgeDB-30", "IJB-C")
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("which", type=str, nargs="?", default="", help="a row's name, part of a name, or a file")
+    parser.add_argument("--source", type=str, default="auto", help="whose the file is, where its keys cannot tell")
+
+
+def run(options: Namespace, command: str) -> None:
+    console = Console()
+    named = [row for row in rows() if options.which.lower() in f"{row.name} {row.project}".lower()]
+    if not options.which:
+        _list(console, named)
+    elif named:
+        for row in named:
+            _show(console, row)
+    else:
+        _check(console, options.which, options.source)
+
+
+def _list(console: Console, listed: list[Row]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "backbone", "trained on", "licence", *FIGURES):
+        table.add_column(column, justify="right" if column in FIGURES else "left", overflow="fold")
+    for row in listed:
+        figures = [f"{row.figures[key]:.2f}" if key in row.figures else "" for key in FIGURES]
+        table.add_row(row.name, row.backbone, row.trained_on, row.licence, *figures)
+    console.print(table)
+    console.print(
+        "percent, as the authors report; IJB-C: TAR at FAR 1e-4. marginface zoo NAME says where it is to be had and "
+        "how to import it, marginface zoo FILE what a file is. Nothing is downloaded.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _show(console: Console, row: Row) -> None:
+    figures = ", ".join(f"{key} {value:.2f}" for key, value in row.figures.items()) or "none on its page"
+    lines = {
+        row.name: f"{row.project}: {row.backbone}, {row.loss}, trained on {row.trained_on}",
+        "  licence": row.licence,
+        "  where": row.where,
+        "  import": row.command,
+        "  figures %": figures,
+    }
+    for key, value in lines.items():
+        console.print(f"{key}: {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check(console: Console, file: str, source: str) -> None:
+    try:
+        model = import_checkpoint(file, source)
+    except InputError as error:
+        if "does not exist" in str(error):
+            raise InputError(f"{file} is neither a row of the zoo nor a file; marginface zoo lists the rows") from None
+        raise
+    found = candidates(model)
+    head = "" if model.head is None else f", class weights of {len(model.head):,} people"
+    console.print(
+        f"{file}: {model.source}'s layout, {name_of(model)}, {model.num_features} numbers{head}; every key fits",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if not found:
+        console.print("No row of the zoo has this network and these people.", highlight=False)
+    elif len(found) > 1:
+        console.print(f"It fits {len(found)} rows, which differ in their numbers only:", highlight=False)
+    for row in found:
+        _show(console, row)

@@ -1,0 +1,85 @@
+"""Any model as one object: our folders, published checkpoints, the Hugging Face Hub. `marginface.load`."""
+
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing
+from marginface.errors import InputError
+from marginface.files import replace_folder
+from marginface.weights.base import ImportedModel
+from marginface.weights.heads import HEAD
+from marginface.weights.hub import download
+from marginface.weights.importing import import_checkpoint
+
+
+def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> Embedder:
+    """A model: its folder, a run's folder, a published checkpoint, or "org/name" on the Hugging Face Hub.
+
+    Raises InputError, saying what `source` looks like and what to do, where it is none of these.
+    """
+    path = Path(source)
+    if path.is_file():
+        return to_embedder(import_checkpoint(path), path.name).to(device)
+    if path.is_dir():
+        return Embedder.load(model_folder(path), device)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", str(source)):
+        return Embedder.load(download(str(source)), device)
+    raise InputError(f"{source} does not exist; give a model's folder, a checkpoint, or org/name on the Hugging Face Hub")
+
+
+def model_folder(path: Path) -> Path:
+    """The folder itself, or the model in a run's."""
+    inside = path / "model"
+    if (path / CONFIG).is_file() or not inside.is_dir():
+        checkpoints = sorted(p.name for p in path.iterdir() if p.suffix in (".pth", ".pt", ".ckpt"))
+        if checkpoints and not (path / CONFIG).is_file():
+            raise InputError(f"{path} is a folder of checkpoints; give one of its files: {', '.join(checkpoints[:5])}")
+        return path
+    return inside
+
+
+def to_embedder(model: ImportedModel, name: str) -> Embedder:
+    """With the preprocessing and the conventions of its authors. name: of the file, for the notes."""
+    height, width = model.usage.image_size
+    usage = model.usage
+    preprocessing = Preprocessing(
+        size=height,
+        mean=usage.mean,
+        std=usage.std,
+        width=None if width == height else width,
+        flip=usage.flip,
+        quality=usage.quality,
+    )
+    notes = {"source": model.source, "file": name, "import": model.notes}
+    if model.partial:
+        notes["partial"] = model.partial.splitlines()
+    return Embedder(model.build(), ModelConfig(model.backbone, model.num_features, model.options), preprocessing, notes)
+
+
+def save_imported(model: ImportedModel, folder: str | os.PathLike[str], name: str) -> Embedder:
+    """Writes a model's folder; class weights and the margin's statistics go into head.safetensors beside it."""
+    embedder = to_embedder(model, name)
+    with replace_folder(folder) as temporary:
+        embedder.write(temporary)
+        if model.head is not None or model.head_state:
+            head = {} if model.head is None else {"weight": model.head.contiguous()}
+            save_file(head | {f"margin.{key}": value for key, value in model.head_state.items()}, temporary / HEAD)
+    return embedder
+
+
+def conventions(embedder: Embedder) -> dict[str, str]:
+    """What the model expects and how it is used, in words, for a table."""
+    given = asdict(embedder.preprocessing)
+    height, width = embedder.preprocessing.image_size
+    return {
+        "image": f"RGB uint8 {height}x{width}, (v - {given['mean']:g}) / {given['std']:g}",
+        "mirror image": {"add": "its embedding is added", "concat": "its embedding is put behind", "none": "not used"}[
+            given["flip"]
+        ],
+        "quality": "the length of the embedding" if given["quality"] else "-",
+    }
