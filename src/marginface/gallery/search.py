@@ -35,7 +35,7 @@ class Matrix:
         x = torch.from_numpy(np.ascontiguousarray(probes, np.float32))
         count = min(count, len(self))
         if not count or not len(x):
-            return np.empty((len(x), 0), np.float32), np.empty((len(x), 0), np.int64)
+            return np.empty((len(x), count), np.float32), np.empty((len(x), count), np.int64)
         rows = self._candidates(x)  # (m, c), -1 behind the end
         scores = torch.stack([self._exact[row.clamp(min=0)] @ probe for row, probe in zip(rows, x, strict=True)])
         scores[rows < 0] = -torch.inf
