@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from marginface.errors import InputError
+from marginface.metrics import roc
 from marginface.metrics.roc import corner_points, equal_error_rate, nearest_tar, reference_roc, roc_curve, tar_at_far
 
 
@@ -125,3 +126,41 @@ def test_reference_roc_keeps_the_points_that_scikit_learn_keeps(drawn: tuple[np.
     for target in (0.01, 0.1, 0.3):
         gaps = [(abs(one - target), -one, -other) for one, other in zip(far, tar, strict=True)]
         assert nearest_tar(roc, target).tar == -min(gaps)[2]
+
+
+def test_large_arrays_are_sorted_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 500, 2001).astype(np.float64)
+    monkeypatch.setattr(roc, "MANY", 100)
+    kept = values.copy()
+    np.testing.assert_array_equal(roc.sorted_values(values), np.sort(values))
+    np.testing.assert_array_equal(values, kept)
+
+
+@pytest.mark.filterwarnings("ignore:It is possible that you had set the wrong score")  # AUC below a half
+@settings(max_examples=50, deadline=None)
+@given(trials)
+def test_agrees_with_pyeer(case: tuple[np.ndarray, np.ndarray]) -> None:
+    """Its FMR and FNMR at every distinct score, and its AUC (which lacks the segment from accepting nothing)."""
+    eer_stats = pytest.importorskip("pyeer.eer_stats")
+    scores, same = case
+    ours = roc_curve(scores, same)
+    thresholds, fmr, fnmr = eer_stats.calculate_roc(scores[same], scores[~same])
+    np.testing.assert_array_equal(ours.thresholds[1:], thresholds[::-1])
+    np.testing.assert_allclose(ours.far[1:], fmr[::-1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(1 - ours.tar[1:], fnmr[::-1], rtol=0, atol=1e-12)
+    first = fmr[-1] * (1 - fnmr[-1]) / 2
+    assert ours.auc == pytest.approx(eer_stats.calculate_roc_auc(np.append(fmr, 0), np.append(fnmr, 1)), abs=1e-12)
+    assert eer_stats.calculate_roc_auc(fmr, fnmr) == pytest.approx(ours.auc - first, abs=1e-12)
+
+
+def test_eer_lies_in_the_interval_of_pyeer() -> None:
+    eer_stats = pytest.importorskip("pyeer.eer_stats")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        same = np.arange(2000) % 2 == 0
+        scores = rng.normal(size=2000) + 2 * same
+        _, fmr, fnmr = eer_stats.calculate_roc(scores[same], scores[~same])
+        _, low, high, middle = eer_stats.get_eer_values(fmr, fnmr)
+        found, _ = equal_error_rate(roc_curve(scores, same))
+        assert low - 1e-12 <= found <= high + 1e-12
+        assert found == pytest.approx(middle, abs=1e-3)
