@@ -5,11 +5,17 @@ Scores are similarities: a pair is accepted when `score >= threshold`. In ISO/IE
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from marginface.errors import InputError
+
+MANY = 1_000_000
+"""Scores from which on threads are worth starting."""
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -80,18 +86,17 @@ def reference_roc(scores: np.ndarray, same: np.ndarray) -> Roc:
     read TPR at FPR from. Raises InputError for NaN or one class only.
     """
     scores, same = check_trials(scores, same)
-    genuine, impostor = np.unique(scores[same]), np.sort(scores[~same])
+    everything, genuines = sorted_values(scores), np.sort(scores[same])
+    impostors = len(everything) - len(genuines)
     # events: scores that genuine pairs have, or several impostors; between them one impostor a step
-    tied = impostor[1:][impostor[1:] == impostor[:-1]]
-    events = np.unique(np.concatenate([genuine, tied]))[::-1]
-    genuines = np.sort(scores[same])
-    above = [len(side) - np.searchsorted(side, events, side="right") for side in (impostor, genuines)]
-    upto = [len(side) - np.searchsorted(side, events, side="left") for side in (impostor, genuines)]
+    tied = everything[1:][everything[1:] == everything[:-1]]
+    events = np.unique(np.concatenate([genuines, tied]))[::-1]
+    above, upto = _counts(everything, genuines, events, "right"), _counts(everything, genuines, events, "left")
     steps = np.stack([upto[0] - above[0], upto[1] - above[1]], axis=1)  # (E, 2) different, same
-    ends = np.append(above[0], len(impostor)), np.append(above[1], len(genuines))  # of the run before each event
+    ends = np.append(above[0], impostors), np.append(above[1], len(genuines))  # of the run before each event
     begins = np.append(0, upto[0]), np.append(0, upto[1])
     length = ends[0] - begins[0]  # (E + 1,) impostors in the run
-    falling = impostor[::-1]
+    falling = everything[::-1]
     runs = length > 0
     # a run's end is kept where the next event takes another step than (1, 0); its first point only at the curve's start
     kept_runs = runs & np.append(np.any(steps != [1, 0], axis=1), True)
@@ -99,7 +104,7 @@ def reference_roc(scores: np.ndarray, same: np.ndarray) -> Roc:
     kept_events = np.any(steps != following, axis=1)
     kept_events[0] |= not runs[0]
     points = [
-        np.stack([ends[0][kept_runs], ends[1][kept_runs], falling[ends[0][kept_runs] - 1]]),
+        np.stack([ends[0][kept_runs], ends[1][kept_runs], falling[ends[0][kept_runs] + ends[1][kept_runs] - 1]]),
         np.stack([upto[0][kept_events], upto[1][kept_events], events[kept_events]]),
     ]
     if runs[0]:
@@ -108,7 +113,26 @@ def reference_roc(scores: np.ndarray, same: np.ndarray) -> Roc:
     merged = merged[:, np.unique(-merged[2], return_index=True)[1]]  # falling thresholds, each once
     thresholds = np.concatenate([[np.inf], merged[2]])
     counts = np.concatenate([[[0], [0]], merged[:2]], axis=1).astype(np.int64)
-    return Roc(thresholds, counts[0], counts[1], len(impostor), len(genuines))
+    return Roc(thresholds, counts[0], counts[1], impostors, len(genuines))
+
+
+def _counts(everything: np.ndarray, genuines: np.ndarray, events: np.ndarray, side: Side) -> list[np.ndarray]:
+    """Different and same pairs above each event ("right"), or also at it ("left"), int64 (E,) each."""
+    both, own = (len(values) - np.searchsorted(values, events, side=side) for values in (everything, genuines))
+    return [both - own, own]
+
+
+def sorted_values(values: np.ndarray) -> np.ndarray:
+    """np.sort, large arrays by two threads: halves, then a merge (what numpy's stable sort does with two runs)."""
+    ranked = values.copy()
+    if len(ranked) > MANY:
+        halves = np.array_split(ranked, 2)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(np.ndarray.sort, halves))
+        ranked.sort(kind="stable")
+    else:
+        ranked.sort()
+    return ranked
 
 
 def nearest_tar(roc: Roc, far: float) -> TarAtFar:
