@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
 
 from marginface.backbones import create_backbone
 from marginface.errors import InputError
-from marginface.softmax import plan
+from marginface.margins import create_margin
+from marginface.softmax import head, plan
 from marginface.softmax.plan import HeadShape, activation_bytes, head_memory
+from marginface.softmax.sharded import Shards, shard_range
 
 RUN = """
 import sys, torch
@@ -65,20 +68,67 @@ def test_memory_of_a_real_run(case: str) -> None:
     assert int(done.stdout) * 1024 == pytest.approx(predicted, rel=0.12)
 
 
-def test_activations_of_a_real_forward_pass() -> None:
-    backbone = create_backbone("mobilefacenet", 512).train()
-    weights = {p.data_ptr() for p in backbone.parameters()}
-    kept = {}
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18"])
+def test_activations_of_a_real_forward_pass(name: str, mixed: bool) -> None:
+    backbone = create_backbone(name, 512).train()
+    weights = {p.untyped_storage()._cdata for p in backbone.parameters()}
+    kept, copies = {}, {}  # bytes by storage; a 16-bit copy of a weight has its shape
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.data_ptr() not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            is_copy = tensor.dtype == torch.bfloat16 and tensor.shape in shapes
+            (copies if is_copy else kept)[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        embeddings = backbone(torch.randn(4, 3, 112, 112))
-    assert embeddings.shape == (4, 512)
-    assert sum(kept.values()) / 4 == pytest.approx(activation_bytes("mobilefacenet", 512, False), rel=0.02)
+    alive, shapes = [], {p.shape for p in backbone.parameters()}
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=mixed),
+    ):
+        embeddings = backbone(torch.randn(3, 3, 112, 112))
+    assert embeddings.shape == (3, 512)
+    assert embeddings.dtype == torch.float32
+    assert sum(kept.values()) / 3 == pytest.approx(activation_bytes(name, 512, mixed), rel=0.02)
+    assert bool(copies) == mixed
+    assert sum(copies.values()) <= 2 * sum(p.numel() for p in backbone.parameters())
+
+
+class CountingShards(Shards):
+    """One rank of four that talks to nobody and counts what a ring would have it send."""
+
+    sent: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, num_classes: int, process_group: object = None) -> None:
+        self.group, self.size, self.rank = process_group, 4, 0
+        self.start, self.stop = shard_range(num_classes, 0, 4)
+
+    def count(self, name: str, x: torch.Tensor, share: float) -> torch.Tensor:
+        self.sent[name] = self.sent.get(name, 0) + share * x.numel() * x.element_size()
+        return x
+
+    def gather(self, x_N: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.count("embeddings and labels", x_N, 3)] * 4)
+
+    def max(self, x: torch.Tensor) -> torch.Tensor:
+        return self.count("sums of the softmax", x, 2 * 3 / 4)
+
+    sum = max
+
+    def sum_own_rows(self, x_GD: torch.Tensor) -> torch.Tensor:
+        return self.count("gradient of embeddings", x_GD, 3 / 4)[: len(x_GD) // 4]
+
+
+def test_traffic_of_a_real_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "Shards", CountingShards)
+    CountingShards.sent.clear()
+    subject = head.MarginSoftmax(32, 1000, create_margin("arcface"))
+    subject(torch.randn(24, 32, requires_grad=True), torch.randint(0, 1000, (24,))).backward()
+    predicted = plan.wire_bytes(HeadShape(1000, 32, batch=24, devices=4), parameters=0)
+    assert predicted.pop("backbone gradient") == 0
+    assert CountingShards.sent == predicted
 
 
 def test_scales_as_the_formulas_say() -> None:

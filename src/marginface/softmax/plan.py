@@ -81,10 +81,11 @@ def plan(shape: HeadShape, backbone: str = "iresnet100", mixed_precision: bool =
         "backbone weights": state,
         "backbone gradient": state * (2 if shape.devices > 1 else 1),  # DDP keeps its buckets beside it
         "backbone optimiser": state * SLOTS[shape.optimizer],
+        "backbone weights in 16 bits": size.parameters * 2 if mixed_precision else 0,
         "backbone activations": shape.batch * activation_bytes(backbone, shape.num_features, mixed_precision),
     }
     flops = {"backbone": 3 * 2 * size.macs, "head": head_flops(shape)}  # backward costs twice the forward pass
-    return Plan(memory | head_memory(shape), flops, wire_bytes(shape, size.parameters, mixed_precision))
+    return Plan(memory | head_memory(shape), flops, wire_bytes(shape, size.parameters))
 
 
 def head_memory(shape: HeadShape) -> dict[str, int]:
@@ -119,14 +120,14 @@ def head_flops(shape: HeadShape) -> int:
     return 4 * 2 * shape.num_features * shape.drawn * shape.devices
 
 
-def wire_bytes(shape: HeadShape, parameters: int, mixed_precision: bool = True) -> dict[str, int]:
-    """Bytes each device sends in a step, in rings."""
+def wire_bytes(shape: HeadShape, parameters: int) -> dict[str, int]:
+    """Bytes each device sends in a step, in rings. Backbones return float32 also under autocast."""
     others = shape.devices - 1
     embeddings = others * shape.batch * shape.num_features
     vectors = 6  # of a number per row: target cosine, maximum, four sums
     return {
         "backbone gradient": 2 * others * parameters * FLOAT // shape.devices,
-        "embeddings and labels": embeddings * (2 if mixed_precision else FLOAT) + others * shape.batch * 8,
+        "embeddings and labels": embeddings * FLOAT + others * shape.batch * 8,
         "gradient of embeddings": embeddings * FLOAT,
         "sums of the softmax": 2 * others * shape.batch * vectors * FLOAT,
     }
@@ -138,12 +139,12 @@ def activation_bytes(name: str, num_features: int = 512, mixed_precision: bool =
     with torch.device("meta"):
         backbone = create_backbone(name, num_features).train()
         images = torch.empty(batch, 3, *backbone.image_size)
-    weights = {id(parameter) for parameter in backbone.parameters()}
+    weights = {parameter.untyped_storage()._cdata for parameter in backbone.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if id(tensor) not in weights:
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:  # nor a view of them: a linear layer keeps its weight transposed
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
