@@ -1,26 +1,25 @@
 """Time and memory of the softmax head: forward, backward and update, against what people use.
 
-    python benchmarks/softmax.py                         # N 512, C 85,742: all contenders, both mallocs, memory
-    python benchmarks/softmax.py --rows 128 --classes 360000 --contenders eager,ours-bf16,ours-fp32
-    python benchmarks/softmax.py --margins               # every margin against ArcFace
-    python benchmarks/softmax.py --memory --rows 128 --classes 1000000 --contenders ours-bf16
+    python benchmarks/softmax.py --write          # everything, about 8 minutes on 2 quiet cores: benchmarks/softmax.md
+    python benchmarks/softmax.py times-85742      # one section; --write replaces this section alone
+    python benchmarks/softmax.py --quick          # everything on a fiftieth of the classes
 
-Alternatives take turns in one process, medians of --repeats rounds. "tuned" is the same in an environment where
-malloc keeps its pages (performance of eager code depends on it). Memory is the peak above the imports, in a process
-of its own. The floor is four products at the machine's own rate, measured in the same run, plus five passes over
-weights and momentum at its own memory bandwidth.
+Every section runs in processes of its own, and one that fails leaves the others alone. Alternatives take turns in one
+process; medians of --repeats rounds after one that does not count. "tuned" is the same in an environment where malloc
+keeps its pages, on which the speed of eager code depends. Memory is the peak above the imports in a process of its own.
 """
 
 import argparse
 import gc
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +32,42 @@ from marginface.softmax.kernels import default_block, product
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "1000000000"}
 FEATURES = 512
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-DEFAULT = "eager,pml,dense,ours-bf16,ours-fp32,ours-bf16-sampled"
+QUICK = 50  # --quick divides the classes by this
 Step = Callable[[], None]
+Found = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table: its contenders at N rows and C classes, and what is asked of them."""
+
+    kind: str  # times, memory or margins
+    rows: int
+    classes: int
+    contenders: tuple[str, ...]
+    goals: dict[str, str]
+
+
+SECTIONS = {
+    "times-85742": Section(
+        "times", 512, 85_742, ("eager", "pml", "dense", "ours-fp32", "ours-bf16", "ours-bf16-unfused", "ours-sampled"),
+        {"ours-fp32": "9× / 3×", "ours-bf16": "20× / 7×; pml 9×", "ours-sampled": "90× / 28×"},
+    ),
+    "times-360000": Section(
+        "times", 128, 360_000, ("eager", "ours-fp32", "ours-bf16", "ours-sampled"),
+        {"ours-fp32": "10×", "ours-bf16": "18×"},
+    ),
+    "memory-85742": Section(
+        "memory", 512, 85_742, ("eager", "pml", "dense", "ours-fp32", "ours-bf16"), {"ours-bf16": "500 MB"},
+    ),
+    "memory-1000000": Section(
+        "memory", 128, 1_000_000, ("eager", "ours-fp32", "ours-bf16"), {"ours-bf16": "4,200 MB"},
+    ),
+    "margins": Section(
+        "margins", 512, 85_742,
+        ("arcface", *(name for name in list_margins() if name != "arcface"), "arcface, interclass_filter"), {},
+    ),
+}  # fmt: skip
 
 
 class Eager(nn.Module):
@@ -50,34 +83,41 @@ class Eager(nn.Module):
         return F.cross_entropy(64.0 * torch.cos(torch.acos(cos_NC) + margin_NC), labels_N)
 
 
-def contender(name: str, num_classes: int, margin: str = "arcface") -> tuple[nn.Module, bool]:
-    """A head, and whether its backward pass updates it."""
+def contender(name: str, num_classes: int) -> tuple[nn.Module, bool]:
+    """A head, and whether its backward pass updates it. Names of margins are ours in bfloat16."""
     if name == "eager":
         return Eager(num_classes), False
     if name == "pml":
         from pytorch_metric_learning.losses import ArcFaceLoss
 
         return ArcFaceLoss(num_classes, FEATURES), False
-    options = {"num_classes": num_classes} if margin in ("adacos", "sphereface2") else {}
-    precision = "bfloat16" if "bf16" in name else "float32"
     head = MarginSoftmax(
         FEATURES,
         num_classes,
-        create_margin(margin, **options),
+        margin_of(name, num_classes),
         engine="dense" if name == "dense" else "streaming",
-        precision=precision,
+        precision="float32" if "fp32" in name else "bfloat16",
         sample_rate=0.1 if "sampled" in name else 1.0,
     )
-    if name == "dense" or "unfused" in name:
-        return head, False
-    head.fuse_sgd(**SGD)
-    return head, True
+    fused = name != "dense" and "unfused" not in name
+    if fused:
+        head.fuse_sgd(**SGD)
+    return head, fused
 
 
-def prepare(name: str, rows: int, num_classes: int, margin: str = "arcface") -> Step:
+def margin_of(name: str, num_classes: int) -> nn.Module:
+    """The margin of a contender: ArcFace unless it is named after another."""
+    name, _, option = name.partition(", ")
+    options: dict[str, float] = {option: 0.1} if option else {}
+    if name in ("adacos", "sphereface2"):
+        options["num_classes"] = num_classes
+    return create_margin(name if name in list_margins() else "arcface", **options)
+
+
+def prepare(name: str, rows: int, num_classes: int) -> Step:
     """One training step of a contender on a fixed batch."""
     torch.manual_seed(0)
-    head, fused = contender(name, num_classes, margin)
+    head, fused = contender(name, num_classes)
     optimizer = None if fused else torch.optim.SGD(head.parameters(), **SGD)
     x_ND = torch.randn(rows, FEATURES, requires_grad=True)
     labels_N = torch.randint(0, num_classes, (rows,))
@@ -92,7 +132,18 @@ def prepare(name: str, rows: int, num_classes: int, margin: str = "arcface") -> 
     return step
 
 
-def medians(steps: dict[str, Step], repeats: int) -> dict[str, float]:
+def prepared(names: tuple[str, ...], rows: int, num_classes: int) -> dict[str, Step]:
+    """The contenders that can be had here; the others are told of."""
+    steps = {}
+    for name in names:
+        try:
+            steps[name] = prepare(name, rows, num_classes)
+        except (ImportError, RuntimeError) as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return steps
+
+
+def medians(steps: dict[str, Step], repeats: int) -> Found:
     """Milliseconds; the steps take turns, the first round does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repeats + 1):
@@ -105,126 +156,174 @@ def medians(steps: dict[str, Step], repeats: int) -> dict[str, float]:
 
 
 def machine_steps(rows: int) -> dict[str, Step]:
-    """What the floor is made of: one block's three shapes of product in both types, and one pass over memory."""
+    """What the floor is made of: one block's three products in both types, and one pass over memory."""
     block = default_block(rows, FEATURES, torch.device("cpu"))
     steps: dict[str, Step] = {}
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         x, w, p = (torch.randn(shape).to(dtype) for shape in ((rows, FEATURES), (block, FEATURES), (rows, block)))
         out, by_x, by_w = torch.empty_like(p), torch.empty_like(x), torch.empty_like(w)
-        steps[f"gemm {name} xW"] = lambda x=x, w=w, out=out: product(x, w, lambda: out)
-        steps[f"gemm {name} pW"] = lambda p=p, w=w, by_x=by_x: product(p, w.T, lambda: by_x)
-        steps[f"gemm {name} pX"] = lambda p=p, x=x, by_w=by_w: torch.mm(p.T, x, out=by_w)
+        steps[f"{name} xW"] = lambda x=x, w=w, out=out: product(x, w, lambda: out)
+        steps[f"{name} pW"] = lambda p=p, w=w, by_x=by_x: product(p, w.T, lambda: by_x)
+        steps[f"{name} pX"] = lambda p=p, x=x, by_w=by_w: torch.mm(p.T, x, out=by_w)
     big = torch.zeros(2**26)
     steps["memory"] = lambda: big.add_(1.0)
     return steps
 
 
-def floors(found: dict[str, float], rows: int, num_classes: int) -> dict[str, float]:
-    """Milliseconds of four products and five passes over weights and momentum."""
-    block = default_block(rows, FEATURES, torch.device("cpu"))
+def products_ms(found: Found, kind: str, rows: int, num_classes: int) -> float:
+    """The three products that no method can do without, at the machine's own rate."""
+    blocks = num_classes / default_block(rows, FEATURES, torch.device("cpu"))
+    return blocks * sum(found[f"{kind} {shape}"] for shape in ("xW", "pW", "pX"))
+
+
+def floor_ms(found: Found, kind: str, rows: int, num_classes: int) -> float:
+    """Three products, and five passes over weights and momentum at the machine's own memory bandwidth."""
     passes = 5 * num_classes * FEATURES * 4 / (2**26 * 4 * 2) * found["memory"]  # add_ reads and writes
-    return {
-        name: (2 * found[f"gemm {name} xW"] + found[f"gemm {name} pW"] + found[f"gemm {name} pX"])
-        * (num_classes / block)
-        + passes
-        for name in ("bf16", "fp32")
-    }
+    return products_ms(found, kind, rows, num_classes) + passes
 
 
-def child(arguments: argparse.Namespace) -> dict[str, float]:
+def peak_mb() -> float:
+    """The highest memory of this process so far; ru_maxrss would begin with its parent's."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def child(section: Section, repeats: int, name: str) -> Found:
     """Runs in a process of its own, in the environment to be measured."""
-    torch.set_num_threads(arguments.threads)
-    if arguments.child == "memory":
-        (name,) = arguments.contenders.split(",")
-        baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        step = prepare(name, arguments.rows, arguments.classes)
+    if section.kind == "memory":
+        before = peak_mb()
+        step = prepare(name, section.rows, section.classes)
         for _ in range(2):
             step()
-        return {name: (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline) / 1024}
-    if arguments.child == "margins":
-        names = ["arcface", *(name for name in list_margins() if name != "arcface")]
-        steps = {name: prepare("ours-bf16", arguments.rows, arguments.classes, name) for name in names}
-        return medians(steps, arguments.repeats)
-    names = arguments.contenders.split(",")
-    steps = {name: prepare(name, arguments.rows, arguments.classes) for name in names}
-    found = medians(steps, arguments.repeats)
+        return {name: peak_mb() - before}
+    steps = prepared(section.contenders, section.rows, section.classes)
+    found = medians(steps, repeats)
+    if section.kind == "margins":
+        return found
     steps.clear()
     gc.collect()
-    return found | medians(machine_steps(arguments.rows), arguments.repeats)
+    return found | medians(machine_steps(section.rows), repeats)
 
 
-def run_child(kind: str, arguments: argparse.Namespace, contenders: str, tuned: bool = False) -> dict[str, float]:
-    """The figures of a child process."""
-    words = [sys.executable, __file__, "--child", kind, "--contenders", contenders]
-    for name in ("rows", "classes", "repeats", "threads"):
-        words += [f"--{name}", str(getattr(arguments, name))]
-    done = subprocess.run(words, env=os.environ | (TUNED if tuned else {}), stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+def run_child(key: str, arguments: argparse.Namespace, name: str = "", tuned: bool = False) -> Found:
+    """The figures of a child process; nothing where it died."""
+    words = [sys.executable, __file__, key, "--child", name or key, "--repeats", str(arguments.repeats)]
+    words += ["--threads", str(arguments.threads)] + ["--quick"] * arguments.quick
+    done = subprocess.run(words, env=os.environ | (TUNED if tuned else {}), stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        print(f"{key} {name}: died with {done.returncode}", file=sys.stderr)
+        return {}
+    found: Found = json.loads(done.stdout)
+    return found
 
 
-def report_times(arguments: argparse.Namespace) -> None:
-    columns = {
-        name: run_child("times", arguments, arguments.contenders, name == "tuned") for name in ("default", "tuned")
-    }
-    print(f"N {arguments.rows}, C {arguments.classes:,}, D {FEATURES}: ms a step (times faster than eager, × floor)")
-    print(f"{'':22}" + "".join(f"{column + ' malloc':>28}" for column in columns))
-    for name in arguments.contenders.split(","):
-        cells = []
-        for found in columns.values():
-            floor = floors(found, arguments.rows, arguments.classes)["bf16" if "bf16" in name else "fp32"]
-            ratio = f"{found['eager'] / found[name]:.1f}×" if "eager" in found else ""
-            of_floor = "" if "sampled" in name else f"{found[name] / floor:.2f}"
-            cells.append(f"{found[name]:10.0f} ms {ratio:>6} {of_floor:>6}")
-        print(f"{name:22}" + "".join(f"{cell:>28}" for cell in cells))
-    found = columns["default"]
-    block = default_block(arguments.rows, FEATURES, torch.device("cpu"))
-    work = 2 * arguments.rows * FEATURES * block / 1e6
-    for name in ("bf16", "fp32"):
-        rate = 4 * work / (2 * found[f"gemm {name} xW"] + found[f"gemm {name} pW"] + found[f"gemm {name} pX"])
-        ours = found.get(f"ours-{name}")
-        share = (
-            f"; ours-{name} reaches {4 * 2 * arguments.rows * FEATURES * arguments.classes / ours / 1e6 / rate:.0%}"
-            if ours
-            else ""
-        )
-        print(f"{name} products: {rate:.0f} GFLOP/s in blocks of {block}{share}")
+def table(*rows: tuple[str, ...]) -> str:
+    rule = tuple("---" + ":" * (column > 0) for column in range(len(rows[0])))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
 
 
-def report_memory(arguments: argparse.Namespace) -> None:
-    for name in arguments.contenders.split(","):
-        print(f"{name:22}{run_child('memory', arguments, name)[name]:8.0f} MB peak above the imports")
+def times_section(key: str, section: Section, arguments: argparse.Namespace) -> str:
+    columns = [run_child(key, arguments, tuned=tuned) for tuned in (False, True)]
+    head = ["", "ms", "× eager", "× pml", "× floor", "tuned: ms", "× eager", "× pml", "× floor", "goal, × eager"]
+    rows = [tuple(head)]
+    for name in section.contenders:
+        cells = [name]
+        for found in columns:
+            cells += times_cells(found, name, section)
+        rows.append((*cells, section.goals.get(name, "")))
+    notes = [machine_note(found, section) for found in columns[:1] if found]
+    return "\n\n".join([table(*rows), *notes])
 
 
-def report_margins(arguments: argparse.Namespace) -> None:
-    found = run_child("margins", arguments, "")
+def times_cells(found: Found, name: str, section: Section) -> list[str]:
+    """Milliseconds, how much faster than the two others, and how far from the floor."""
+    if name not in found:
+        return ["failed", "", "", ""]
+    faster = [f"{found[other] / found[name]:.1f}" if other in found else "" for other in ("eager", "pml")]
+    kind = "bf16" if "bf16" in name else "fp32"
+    of_floor = "" if "sampled" in name else f"{found[name] / floor_ms(found, kind, section.rows, section.classes):.2f}"
+    return [f"{found[name]:,.0f}", *faster, of_floor]
+
+
+def machine_note(found: Found, section: Section) -> str:
+    work = 3 * 2 * section.rows * FEATURES * section.classes / 1e6
+    lines = []
+    for kind in ("fp32", "bf16"):
+        products = products_ms(found, kind, section.rows, section.classes)
+        floor = floor_ms(found, kind, section.rows, section.classes)
+        share = f"; ours reaches {products / found[f'ours-{kind}']:.0%} of it" if f"ours-{kind}" in found else ""
+        lines.append(f"{kind}: this machine multiplies {work / products:,.0f} GFLOP/s{share}; floor {floor:,.0f} ms.")
+    return "\n".join(lines)
+
+
+def memory_section(key: str, section: Section, arguments: argparse.Namespace) -> str:
+    rows = [("", "MB above the imports", "goal")]
+    for name in section.contenders:
+        found = run_child(key, arguments, name)
+        rows.append((name, f"{found[name]:,.0f}" if found else "failed", section.goals.get(name, "")))
+    return table(*rows)
+
+
+def margins_section(key: str, section: Section, arguments: argparse.Namespace) -> str:
+    found = run_child(key, arguments)
+    rows = [("", "ms", "× arcface")]
     for name, value in found.items():
-        note = " (no softmax)" if isinstance(margin_of(name), BinaryMargin) else ""
-        print(f"{name:22}{value:8.0f} ms {value / found['arcface']:6.2f} × arcface{note}")
+        note = " (no softmax)" if isinstance(margin_of(name, 10), BinaryMargin) else ""
+        rows.append((name + note, f"{value:,.0f}", f"{value / found['arcface']:.2f}"))
+    return table(*rows) if found else "failed"
 
 
-def margin_of(name: str) -> nn.Module:
-    return create_margin(name, **({"num_classes": 10} if name in ("adacos", "sphereface2") else {}))
+WRITERS = {"times": times_section, "memory": memory_section, "margins": margins_section}
+
+
+def write(path: Path, sections: dict[str, str]) -> None:
+    """Replaces these sections of the page and keeps the others."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    old = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in text.split("\n## ")[1:]}
+    parts = [f"## {key}\n\n{body}\n" for key, body in (old | sections).items()]
+    intro = (
+        "# The softmax head\n\nForward, backward and update (SGD with momentum), D = 512, by `benchmarks/softmax.py`, "
+        "whose first lines explain the columns. × eager and × pml: how many times faster than these; × floor: time "
+        "over three products at the machine's own rate plus five passes over weights and momentum.\n"
+    )
+    path.write_text("\n".join([intro, *parts]), encoding="utf-8")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; none: all")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--quick", action="store_true", help=f"classes / {QUICK}, three repeats; never written")
+    parser.add_argument("--write", action="store_true", help="to benchmarks/softmax.md")
+    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    unknown = set(arguments.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    return arguments
+
+
+def sized(section: Section, quick: bool) -> Section:
+    classes = section.classes // QUICK if quick else section.classes
+    return Section(section.kind, section.rows, classes, section.contenders, section.goals)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--classes", type=int, default=85742)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--contenders", default=DEFAULT, help="comma-separated; also ours-bf16-unfused")
-    parser.add_argument("--memory", action="store_true", help="memory only")
-    parser.add_argument("--margins", action="store_true", help="every margin against ArcFace")
-    parser.add_argument("--child", choices=["times", "memory", "margins"], help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parsed()
     if arguments.child:
-        print(json.dumps(child(arguments)))
-    elif arguments.margins:
-        report_margins(arguments)
-    else:
-        if not arguments.memory:
-            report_times(arguments)
-        report_memory(arguments)
+        torch.set_num_threads(arguments.threads)
+        (key,) = arguments.sections
+        print(json.dumps(child(sized(SECTIONS[key], arguments.quick), arguments.repeats, arguments.child)))
+        return
+    arguments.repeats = min(3, arguments.repeats) if arguments.quick else arguments.repeats
+    done = {}
+    for key in arguments.sections or SECTIONS:
+        section = sized(SECTIONS[key], arguments.quick)
+        title = f"{key}: N {section.rows}, C {section.classes:,}"
+        done[title] = WRITERS[section.kind](key, section, arguments)
+        print(f"## {title}\n\n{done[title]}\n", flush=True)
+        if arguments.write and not arguments.quick:
+            write(Path(__file__).with_suffix(".md"), done)
 
 
 if __name__ == "__main__":
