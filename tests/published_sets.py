@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from marginface.convert import convert, convert_pairs
-from marginface.readers import open_reader
+from marginface.convert import convert
+from marginface.readers.bin_writer import write_bin
 from marginface.readers.synthetic import SyntheticFaces, write_folder
 from marginface.readers.verification import open_verification
 
@@ -19,14 +19,14 @@ RECORDS = (  # folders of InsightFace: train.rec, train.idx, property and the .b
 IMAGES = ("faces_emore/imgs", "faces_webface_112x112/imgs", "faces_vgg_112x112/imgs", "ms1m-retinaface-t1/imgs",
           "webface4m", "webface12m")  # fmt: skip
 BENCHMARKS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
-PEOPLE, PICTURES = 10, 4
+PEOPLE, PICTURES = 12, 5
 
 
 def write_published_sets(folder: Path) -> Path:
-    """Everything the recipes name, below `folder`, with 10 people of 4 pictures."""
+    """Everything the recipes name, below `folder`, with 12 people of 5 pictures."""
     write_folder(SyntheticFaces(PEOPLE, PICTURES), folder / "photographs", ".jpg")
     convert(str(folder / "photographs"), folder / "set")
-    convert_pairs(str(folder / "photographs"), folder / "set" / "lfw.bin")
+    write_pairs(folder / "photographs", folder / "set" / "lfw.bin")
     for name in BENCHMARKS[1:]:
         shutil.copy(folder / "set" / "lfw.bin", folder / "set" / f"{name}.bin")
     for name in RECORDS:
@@ -36,10 +36,19 @@ def write_published_sets(folder: Path) -> Path:
     for name in RECORDS[:4]:
         for benchmark in BENCHMARKS:
             write_memfile(folder / name / f"{benchmark}.bin")
-    (folder / "ms1mv2_train_subset_index.txt").write_text(",".join(str(i) for i in range(36)))
+    (folder / "ms1mv2_train_subset_index.txt").write_text(",".join(str(i) for i in range(55)))
     write_vggface2(folder / "vggface2")
     write_lfw(folder / "lfw")
     return folder
+
+
+def write_pairs(photographs: Path, file: Path) -> None:
+    """A .bin of two pairs a person, one of them with the next person."""
+    people = [sorted(person.iterdir()) for person in sorted(photographs.iterdir())]
+    images = []
+    for person, other in zip(people, [*people[1:], people[0]], strict=True):
+        images += [path.read_bytes() for path in (person[0], person[1], person[2], other[2])]
+    write_bin(file, images, np.tile([True, False], len(people)))
 
 
 def write_memfile(stored: Path) -> None:
@@ -87,9 +96,4 @@ def write_lfw(folder: Path) -> None:
     same = [f"Person_{person:02d}\t1\t2" for person in range(PEOPLE)]
     different = [f"Person_{person:02d}\t1\tPerson_{(person + 1) % PEOPLE:02d}\t2" for person in range(PEOPLE)]
     blocks = [line for fold in range(PEOPLE) for line in (same[fold], different[fold])]
-    (folder / "pairs.txt").write_text("\n".join(["10\t1", *blocks]) + "\n")
-
-
-def people_of(path: Path) -> int:
-    """How many people a set has."""
-    return open_reader(path).num_classes
+    (folder / "pairs.txt").write_text("\n".join([f"{PEOPLE}\t1", *blocks]) + "\n")

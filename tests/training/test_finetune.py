@@ -175,11 +175,11 @@ def test_class_weights_point_to_the_means(base: Path) -> None:
     head = MarginSoftmax(16, reader.num_classes, create_margin("adaface"))
     start_head(head, whole)
     images, labels = loader.plain(np.arange(len(reader)))
-    x = torch.from_numpy(model.embed(images))
+    x = nn.functional.normalize(torch.from_numpy(next(model.raw([images], flip=False))))
     means = torch.stack([x[labels == label].mean(0) for label in range(reader.num_classes)])
     torch.testing.assert_close(nn.functional.cosine_similarity(head.weight, means), torch.ones(len(means)))
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(len(means)))
-    norms = np.linalg.norm(next(model.raw([images])), axis=1) / 2
+    norms = np.linalg.norm(next(model.raw([images], flip=False)), axis=1)
     torch.testing.assert_close(
         dict(head.margin.named_buffers())["batch_mean"].item(), norms.mean().item(), rtol=1e-4, atol=0
     )

@@ -8,33 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from marginface.embedder import Embedder, ModelConfig, Preprocessing
+from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.loading.loader import Loader
 from marginface.softmax import MarginSoftmax
 from marginface.training.mixing import MixedLoader
-from marginface.weights import import_checkpoint
+from marginface.weights import load
 
-IMAGES_PER_CLASS = 32  # more hardly move a mean, and a pass over millions of images would cost as much as training
+IMAGES_PER_CLASS = 16  # more hardly move a mean, and a pass over millions of images would cost as much as training
 CHUNK = 64
 SPREAD = 0.5  # length of the random part of a sub-center, beside the mean's 1
 
 
 def load_start(where: str | Path) -> Embedder:
-    """The model in a folder (ours, or a run's), or in a published checkpoint; it takes RGB.
+    """The model in a folder (ours, or a run's), in a published checkpoint, or on the Hugging Face Hub; it takes RGB.
 
     Raises InputError for anything else, and for networks that do not take square images.
     """
-    path = Path(where)
-    if path.is_dir():
-        return Embedder.load(path / "model" if (path / "model").is_dir() else path)
-    imported = import_checkpoint(path)
-    height, width = imported.usage.image_size
+    start = load(where)
+    height, width = start.preprocessing.image_size
     if height != width:
-        raise InputError(f"{path}: {imported.backbone} takes {height}x{width} images, training takes square ones")
-    config = ModelConfig(imported.backbone, imported.num_features, imported.options)
-    preprocessing = Preprocessing(height, imported.usage.mean, imported.usage.std)
-    return Embedder(imported.build(), config, preprocessing, {"imported": [imported.source, *imported.notes]})
+        raise InputError(f"{where}: {start.config.backbone} takes {height}x{width} images, training takes square ones")
+    return start
 
 
 class Frozen:
@@ -87,8 +82,8 @@ def _until_blocks(children: Iterable[nn.Module]) -> Iterable[nn.Module]:
 class ClassMeans:
     """The people of a set as a model sees them: `sums` (C, D) of unit embeddings, and moments of their norms.
 
-    Up to IMAGES_PER_CLASS images of each, with their mirror images. Of several processes each takes a share;
-    `sums` and `moments` are then to be added up over them.
+    Up to IMAGES_PER_CLASS images of each. Of several processes each takes a share; `sums` and `moments` are then to
+    be added up over them.
     """
 
     def __init__(self, model: Embedder, loader: Loader | MixedLoader, rank: int = 0, world_size: int = 1) -> None:
@@ -98,11 +93,12 @@ class ClassMeans:
         for start in range(0, len(rows), CHUNK):
             images, labels = loader.plain(rows[start : start + CHUNK])
             if len(images):
-                self._add(torch.from_numpy(next(model.raw([images]))).to(self.sums), torch.from_numpy(labels))
+                embeddings = torch.from_numpy(next(model.raw([images], flip=False)))
+                self._add(embeddings.to(self.sums), torch.from_numpy(labels))
 
     def _add(self, x: Tensor, labels: Tensor) -> None:
         self.sums.index_add_(0, labels.to(x.device), F.normalize(x))
-        norms = x.norm(dim=1).double() / 2  # of image and mirror image together
+        norms = x.norm(dim=1).double()
         self.moments += torch.stack([torch.ones_like(norms), norms, norms**2]).sum(1)
 
     @property

@@ -97,7 +97,8 @@ class Trainer:
     def start_from_faces(self) -> None:
         """Class weights from the people's faces as the network sees them before it is trained any further."""
         self.console.print(f"class means of {self.loader.reader.num_classes:,} people", highlight=False)
-        means = ClassMeans(self.embedder, self.loader, self.fabric.global_rank, self.fabric.world_size)
+        with self.fabric.autocast():
+            means = ClassMeans(self.embedder, self.loader, self.fabric.global_rank, self.fabric.world_size)
         means.sums = cast(Tensor, self.fabric.all_reduce(means.sums, reduce_op="sum"))
         means.moments = cast(Tensor, self.fabric.all_reduce(means.moments, reduce_op="sum"))
         start_head(self.head, means)
