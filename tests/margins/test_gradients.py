@@ -59,6 +59,32 @@ def test_true_gradient_of_negatives(name: str, options: dict[str, object]) -> No
     assert gradcheck(lambda c: margin.negatives(c, target, bent), (cos,))
 
 
+IN_PLACE: list[tuple[str, dict[str, object]]] = [
+    *VARIANTS,
+    ("circle", {}),
+    ("sv-softmax", {"interclass_filter": 0.3}),
+    *(("arcface", {"cos_clamp": 0.3, "margin_grad": grad}) for grad in ("true", "straight_through")),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), IN_PLACE)
+def test_negatives_in_place_are_the_formula_and_its_derivative(name: str, options: dict[str, object]) -> None:
+    margin = build(name, **options)
+    assert isinstance(margin, Margin)
+    if name == "curricularface":
+        margin.get_buffer("t").fill_(0.4)
+    cos, labels, norms = batch()
+    target = cos.detach().gather(1, labels[:, None]).squeeze(1)
+    bent = margin.target(target, norms).detach()
+    expected = margin.negatives(cos, target, bent)
+    spare, slope = torch.full_like(cos, float("nan")), torch.full_like(cos, float("nan"))
+    for slope_NK in (None, slope):
+        found = cos.detach().clone()
+        margin.negatives_(found, target, bent, spare, slope_NK)
+        torch.testing.assert_close(found, expected.detach())
+    torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), cos)[0])
+
+
 def test_circle_weights_are_constants() -> None:
     margin = build("circle")
     cos, labels, _ = batch()
@@ -102,3 +128,15 @@ def test_angle_is_exact_and_its_derivative_finite(dtype: torch.dtype) -> None:
     torch.testing.assert_close(grad[2:], -exact.to(dtype))
     beyond = angle(torch.tensor([1 + 1e-6, -1 - 1e-6], dtype=dtype))
     torch.testing.assert_close(beyond, torch.tensor([0, math.pi], dtype=dtype))
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary_negatives_in_place(name: str) -> None:
+    margin = build(name, margin_grad="true")
+    assert isinstance(margin, BinaryMargin)
+    cos = batch()[0].detach()
+    found = cos.clone()
+    margin.bend_negatives_(found)
+    torch.testing.assert_close(found, margin.bend_negative(cos))
+    if margin.linear:
+        torch.testing.assert_close(found - cos, (found - cos)[0, 0].expand_as(cos))

@@ -1,5 +1,6 @@
 """ArcNegFace (Liu et al., ICCVW 2019, arXiv:1909.00632): negatives near the bent target weigh more."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -32,3 +33,17 @@ class ArcNegFace(Margin):
     def bend_negatives(self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor) -> Tensor:
         weight_NK = self.alpha * torch.exp(-((cos_NK - bent_N[:, None]) ** 2) / self.sigma)
         return weight_NK * (cos_NK + 1) - 1
+
+    def bend_negatives_(
+        self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor, spare_NK: Tensor, slope_NK: Tensor | None
+    ) -> None:
+        distance_NK = torch.sub(cos_NK, bent_N[:, None], out=spare_NK)
+        cos_NK.add_(1)
+        if slope_NK is not None:
+            torch.mul(distance_NK, cos_NK, out=slope_NK).mul_(-2 / self.sigma).add_(1)
+        bits = cos_NK.new_full((), math.log2(self.alpha))
+        weight_NK = torch.addcmul(bits, distance_NK, distance_NK, value=-math.log2(math.e) / self.sigma, out=spare_NK)
+        weight_NK.exp2_()
+        if slope_NK is not None:
+            slope_NK.mul_(weight_NK)
+        cos_NK.mul_(weight_NK).sub_(1)

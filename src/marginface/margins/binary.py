@@ -21,6 +21,7 @@ class BinaryMargin(nn.Module):
     """Base of SphereFace2 and UniFace; they answer `positive`, `negative` and the two weights."""
 
     default_grad: ClassVar[MarginGrad] = "true"
+    linear: ClassVar[bool] = False  # True: `bend_negative` only adds a constant
 
     def __init__(
         self,
@@ -65,6 +66,10 @@ class BinaryMargin(nn.Module):
 
     def bend_negative(self, cos: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def bend_negatives_(self, cos: Tensor) -> None:
+        """`bend_negative` in place, for engines; a margin that cares for speed writes it out."""
+        cos.copy_(self.bend_negative(cos))
 
     def _logits(self, cos: Tensor, bent: Tensor) -> Tensor:
         if self.margin_grad == "straight_through":

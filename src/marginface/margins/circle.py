@@ -2,6 +2,7 @@
 
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
 from marginface.margins.base import Margin, MarginOptions
@@ -22,3 +23,9 @@ class CircleLoss(Margin):
 
     def bend_negatives(self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor) -> Tensor:
         return (cos_NK.detach() + self.m).clamp_min(0) * (cos_NK - self.m)
+
+    def bend_negatives_(
+        self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor, spare_NK: Tensor, slope_NK: Tensor | None
+    ) -> None:
+        weight_NK = torch.add(cos_NK, self.m, out=spare_NK if slope_NK is None else slope_NK).clamp_min_(0)
+        cos_NK.sub_(self.m).mul_(weight_NK)

@@ -30,5 +30,19 @@ class CurricularFace(Margin):
         return add_angle(cos_N, torch.full_like(cos_N, self.m), "linear")
 
     def bend_negatives(self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor) -> Tensor:
-        hard_NK = cos_NK > (angle(cos_y_N) + self.m).cos()[:, None]
+        hard_NK = cos_NK > self.threshold(cos_y_N)
         return torch.where(hard_NK, cos_NK * (self.t + cos_NK), cos_NK)
+
+    def bend_negatives_(
+        self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor, spare_NK: Tensor, slope_NK: Tensor | None
+    ) -> None:
+        growth = (self.t - 1).to(cos_NK)
+        hard_NK = torch.gt(cos_NK, self.threshold(cos_y_N), out=spare_NK if slope_NK is None else slope_NK)
+        hard_cos_NK = torch.mul(hard_NK, cos_NK, out=spare_NK)
+        if slope_NK is not None:
+            hard_NK.mul_(growth).add_(hard_cos_NK, alpha=2).add_(1)
+        cos_NK.addcmul_(cos_NK, hard_cos_NK).addcmul_(hard_cos_NK, growth)
+
+    def threshold(self, cos_y_N: Tensor) -> Tensor:
+        """cos(θ_y + m) (N, 1)."""
+        return (angle(cos_y_N) + self.m).cos()[:, None]

@@ -41,6 +41,9 @@ class SphereFace2(BinaryMargin):
     def bend_negative(self, cos: Tensor) -> Tensor:
         return self._g(cos) + self.m
 
+    def bend_negatives_(self, cos: Tensor) -> None:
+        cos.add_(1).clamp_min_(0).pow_(self.t).mul_(2 / 2**self.t).add_(self.m - 1)
+
     def _g(self, cos: Tensor) -> Tensor:
         return 2 * ((cos + 1) / 2).clamp_min(0) ** self.t - 1
 

@@ -44,6 +44,15 @@ class SVSoftmax(Margin):
     def bend_negatives(self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor) -> Tensor:
         return torch.where(cos_NK > bent_N[:, None], self.t * cos_NK + (self.t - 1), cos_NK)
 
+    def bend_negatives_(
+        self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor, spare_NK: Tensor, slope_NK: Tensor | None
+    ) -> None:
+        hard_NK = torch.gt(cos_NK, bent_N[:, None], out=spare_NK)
+        growth = self.t - 1
+        if slope_NK is not None:
+            torch.mul(hard_NK, growth, out=slope_NK).add_(1)
+        cos_NK.addcmul_(hard_NK, cos_NK, value=growth).add_(hard_NK, alpha=growth)
+
 
 class MVSoftmax(SVSoftmax):
     """As SV-Softmax, but the target keeps its plain cosine where cos θ_y ≤ m ("am") or ≤ 0 ("arc").
@@ -67,3 +76,8 @@ class MVSoftmax(SVSoftmax):
 
     def bend_negatives(self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor) -> Tensor:
         return super().bend_negatives(cos_NK, cos_y_N, self.full_margin(cos_y_N, "none"))
+
+    def bend_negatives_(
+        self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor, spare_NK: Tensor, slope_NK: Tensor | None
+    ) -> None:
+        super().bend_negatives_(cos_NK, cos_y_N, self.full_margin(cos_y_N, "none"), spare_NK, slope_NK)

@@ -1,5 +1,7 @@
 """UniFace (Zhou et al., ICCV 2023): unified cross-entropy, one threshold for all identities."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from marginface.margins.base import MarginGrad
@@ -11,6 +13,8 @@ class UniFace(BinaryMargin):
 
     `bias` is where b starts; the parameter of the module holds −b, which is added to the logits.
     """
+
+    linear: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -28,3 +32,6 @@ class UniFace(BinaryMargin):
 
     def bend_negative(self, cos: Tensor) -> Tensor:
         return cos
+
+    def bend_negatives_(self, cos: Tensor) -> None:
+        """They stay as they are."""

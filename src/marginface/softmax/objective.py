@@ -115,8 +115,11 @@ class CrossEntropy:
         self.sums_AR[0] += powers_RK.exp2_().sum(1)
 
     def _add_bent(self, products_TK: Tensor, offset_T1: Tensor, column_T: Tensor, rows: slice) -> None:
-        bent_TK = self._bend(products_TK + offset_T1, rows)
-        bits_TK = bent_TK * (self.scale_R.detach()[rows, None] * BITS)
+        bent_TK, _ = self._bend(products_TK, offset_T1, rows)
+        bits_TK = bent_TK
+        if self.margin.scale_from_norm:
+            bits_TK = self.workspace.get("slope", bent_TK.shape, bent_TK).copy_(bent_TK)
+        bits_TK.mul_(self.scale_R.detach()[rows, None] * BITS)
         if self.label_smoothing > 0:
             put_targets(bits_TK, column_T, 0.0)
             self.totals_AR[0, rows] += bits_TK.sum(1) / BITS
@@ -129,11 +132,27 @@ class CrossEntropy:
             self.totals_AR[1, rows] += bent_TK.sum(1)
             self.sums_AR[1, rows] += powers_TK.mul_(bent_TK).sum(1)
 
-    def _bend(self, cos_TK: Tensor, rows: slice) -> Tensor:
-        """The other classes' cosines after the margin; rows without label are only cleaned: they have no target."""
+    def _bend(
+        self, products_TK: Tensor, offset_T1: Tensor, rows: slice, with_slope: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The other classes' cosines after the margin and, if asked for, the derivative, None where it is 1.
+
+        Rows without label are only cleaned: they have no target.
+        """
+
+        def memory(name: str) -> Tensor:
+            return self.workspace.get(name, products_TK.shape, offset_T1)
+
+        cos_TK = memory("powers").copy_(products_TK).add_(offset_T1)
+        if not self.margin.bends_negatives:
+            return cos_TK, None
+        slope_TK = memory("slope") if with_slope else None
         if rows.start >= self.num_labelled:
-            return self.margin.clean(cos_TK)
-        return self.margin.negatives(cos_TK, self.cos_y_V.detach()[rows], self.bent_V.detach()[rows])
+            self.margin.clean_(cos_TK, memory("spare"), slope_TK)
+        else:
+            cos_y_T, bent_T = self.cos_y_V.detach()[rows], self.bent_V.detach()[rows]
+            self.margin.negatives_(cos_TK, cos_y_T, bent_T, memory("spare"), slope_TK)
+        return cos_TK, slope_TK
 
     def _raise_top(self, bits_TK: Tensor, rows: slice) -> None:
         """Raise the maximum to that of new logits, and subtract it from them."""
@@ -182,6 +201,9 @@ class CrossEntropy:
 
     def backward_offset(self, offset_R: Tensor, dtype: torch.dtype) -> Tensor:
         if self.general:
+            self.row_factor_R = self.scale_R.detach()
+            if self.label_smoothing == 0:
+                self.row_factor_R = self.row_factor_R * self.by_log_sum_R
             return offset_R
         bits_R = self.log_sum_R.detach().clamp_min(-1e4) * BITS  # −inf where there is no other class
         rounded_R = bits_R.to(dtype).to(bits_R.dtype)
@@ -197,15 +219,14 @@ class CrossEntropy:
             products_RK.exp2_()  # the probability, but for the row factor
             return
         for rows in row_tiles(products_RK, self.num_labelled):
-            self._bent_gradient(products_RK[rows], offset_R[rows, None], column_V[rows], rows)
+            self._bent_gradient(products_RK[rows], offset_R[rows, None], rows)
 
-    def _bent_gradient(self, products_TK: Tensor, offset_T1: Tensor, column_T: Tensor, rows: slice) -> None:
-        with torch.enable_grad():
-            cos_TK = (products_TK + offset_T1).requires_grad_()
-            bent_TK = self._bend(cos_TK, rows)
+    def _bent_gradient(self, products_TK: Tensor, offset_T1: Tensor, rows: slice) -> None:
+        bent_TK, slope_TK = self._bend(products_TK, offset_T1, rows, with_slope=True)
         scale_T1, log_sum_T1 = self.scale_R.detach()[rows, None], self.log_sum_R.detach()[rows, None]
-        bits_TK = (bent_TK.detach() * (scale_T1 * BITS)).sub_(log_sum_T1 * BITS)
-        grad_TK = bits_TK.clamp_max_(0).exp2_()  # a probability, however coarse the rounding of long logits
-        grad_TK.mul_(self.by_log_sum_R[rows, None] * scale_T1).add_(self.by_total_R[rows, None] * scale_T1)
-        put_targets(grad_TK, column_T, 0.0)
-        products_TK.copy_(torch.autograd.grad(bent_TK, cos_TK, grad_TK)[0])
+        grad_TK = bent_TK.mul_(scale_T1 * BITS).sub_(log_sum_T1 * BITS).exp2_()
+        if self.label_smoothing > 0:
+            grad_TK.mul_(self.by_log_sum_R[rows, None]).add_(self.by_total_R[rows, None])
+        if slope_TK is not None:
+            grad_TK.mul_(slope_TK)
+        products_TK.copy_(grad_TK)

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from marginface.margins.binary import BinaryMargin
 from marginface.softmax.kernels import put_targets, tiles
-from marginface.softmax.objective import Wanted
+from marginface.softmax.objective import BITS, Wanted
 from marginface.softmax.sharded import Shards
+from marginface.softmax.workspace import Workspace
+
+LINEAR_BIT = 60.0  # beyond 2^60 softplus is the logit itself
 
 
 @dataclass
@@ -20,6 +23,7 @@ class OneVsRest:
     """Weighted softplus of the target's logit and, summed, of all others'. No maximum, no normaliser."""
 
     margin: BinaryMargin
+    workspace: Workspace
     row_factor_R: Tensor | None = field(default=None, init=False)
 
     def start(self, cos_y_V: Tensor, norms_R: Tensor) -> Wanted:
@@ -29,10 +33,24 @@ class OneVsRest:
 
     def add(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
         for rows in tiles(products_RK):
-            logits_TK = self.margin.negative(products_RK[rows] + offset_R[rows, None])
-            put_targets(logits_TK, column_V[rows], float("-inf"))
-            self.sums_AV[0, rows] += F.softplus(logits_TK).sum(1)
-            self.sums_AV[1, rows] += logits_TK.sigmoid_().sum(1)
+            bits_TK = self._bits(products_RK[rows], offset_R[rows, None])
+            put_targets(bits_TK, column_V[rows], float("-inf"))
+            spare_TK = self.workspace.get("spare", bits_TK.shape, bits_TK)
+            linear_T = torch.sub(bits_TK, LINEAR_BIT, out=spare_TK).clamp_min_(0).sum(1) / BITS
+            powers_TK = bits_TK.clamp_max_(LINEAR_BIT).exp2_()
+            self.sums_AV[0, rows] += torch.log1p(powers_TK, out=spare_TK).sum(1) + linear_T
+            self.sums_AV[1, rows] += self._probability(powers_TK).sum(1)
+
+    def _bits(self, products_TK: Tensor, offset_T1: Tensor) -> Tensor:
+        """Logits of the other classes in bits."""
+        cos_TK = self.workspace.get("powers", products_TK.shape, offset_T1).copy_(products_TK).add_(offset_T1)
+        self.margin.bend_negatives_(cos_TK)
+        return cos_TK.mul_(self.margin.scale * BITS).add_(self.margin.bias.detach() * BITS)
+
+    def _probability(self, powers_TK: Tensor) -> Tensor:
+        """2^bits to the sigmoid, in place."""
+        spare_TK = self.workspace.get("spare", powers_TK.shape, powers_TK)
+        return powers_TK.div_(torch.add(powers_TK, 1, out=spare_TK))
 
     def finish(self, offset_R: Tensor, shards: Shards) -> Tensor:
         sums_V, by_bias_V = shards.sum(self.sums_AV).unbind()
@@ -51,13 +69,22 @@ class OneVsRest:
         return by_cos_y_V, torch.zeros_like(self.norms_R), (by_bias,)
 
     def backward_offset(self, offset_R: Tensor, dtype: torch.dtype) -> Tensor:
+        self.row_factor_R = self.by_sums_V * self.margin.scale
         return offset_R
 
     def gradient(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
         for rows in tiles(products_RK):
-            with torch.enable_grad():
-                cos_TK = (products_RK[rows] + offset_R[rows, None]).requires_grad_()
-                logits_TK = self.margin.negative(cos_TK)
-            grad_TK = logits_TK.detach().sigmoid().mul_(self.by_sums_V[rows, None])
-            put_targets(grad_TK, column_V[rows], 0.0)
-            products_RK[rows] = torch.autograd.grad(logits_TK, cos_TK, grad_TK)[0]
+            slope_TK = self._slope(products_RK[rows], offset_R[rows, None])
+            grad_TK = self._probability(
+                self._bits(products_RK[rows], offset_R[rows, None]).clamp_max_(LINEAR_BIT).exp2_()
+            )
+            products_RK[rows] = grad_TK if slope_TK is None else grad_TK.mul_(slope_TK)
+
+    def _slope(self, products_TK: Tensor, offset_T1: Tensor) -> Tensor | None:
+        """Derivative of the bent cosines, None where it is 1 or taken for it."""
+        if self.margin.linear or self.margin.margin_grad == "straight_through":
+            return None
+        with torch.enable_grad():
+            cos_TK = (products_TK + offset_T1).requires_grad_()
+            bent_TK = self.margin.bend_negative(cos_TK)
+        return torch.autograd.grad(bent_TK, cos_TK, torch.ones_like(bent_TK))[0]

@@ -164,6 +164,7 @@ def backward_pass(
         column_V = step.column_V - block.start
         objective.gradient(grad_RB, offset_R, column_V)
         if nearest_RK is not None:
+            put_targets(grad_RB, column_V, 0.0)  # rounding may have chosen another sub-center than `nearest_V`
             grad_RB = spread(grad_RB, nearest_RK, classes.sub_centers)
         put_targets(grad_RB, column_V * classes.sub_centers + kept.nearest_V, target_V)
         if by_bias is not None:
