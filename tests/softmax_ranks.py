@@ -16,7 +16,8 @@ from softmax_cases import BINARY_MARGINS, SOFTMAX_MARGINS, VARIANTS, Batch, batc
 CASES = [(name, "plain") for name in SOFTMAX_MARGINS + BINARY_MARGINS]
 CASES += [("arcface", variant) for variant in VARIANTS if variant != "plain"]
 CASES += [("sphereface", "smoothing"), ("curricularface", "filter"), ("softmax", "few_classes")]
-CASES += [("arcface", "few_classes"), ("curricularface", "few_classes"), ("arcface", "float32")]
+CASES += [("arcface", "few_classes"), ("curricularface", "few_classes")]
+CASES += [(name, "float32") for name in ("arcface", "curricularface", "adaface", "circle", "sphereface", "uniface")]
 
 
 def case_of(variant: str) -> Batch:

@@ -67,9 +67,20 @@ def test_independent_of_the_number_of_processes(
 ) -> None:
     case = f"{name}-{variant}"
     parts = [found[case] for found in ranks[size]]
-    tolerance = {"float32": 2e-6}.get(variant, 1e-9)
+    tolerance = {"float32": 3e-6}.get(variant, 1e-9)
     for key, expected in alone[case].items():
         assert deviation(whole(parts, key), expected) <= tolerance, key
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_float32_too_is_independent_of_the_number_of_processes(size: int, ranks: dict[int, Found]) -> None:
+    """To 1e-6; from float64 it is as far as one process is: a logit of 64 has a last bit of 4e-6."""
+    for name, variant in CASES:
+        if variant == "float32":
+            case = f"{name}-{variant}"
+            parts, one = [found[case] for found in ranks[size]], [found[case] for found in ranks[1]]
+            for key in one[0]:
+                assert deviation(whole(parts, key), whole(one, key)) <= 1e-6, (name, key)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -57,6 +57,65 @@ def test_drawn_classes_alone_are_touched(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(subject.momentum[others], momentum[others])
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_ordinary_optimiser_is_shown_the_drawn_classes_alone(
+    kind: type[torch.optim.Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"lr": 0.1, "weight_decay": 0.05} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
+    case = batch(num_classes=40, sub_centers=2)
+    subject = head_for("arcface", case.weight_CD, sample_rate=0.5, block_size=6, sub_centers=2)
+    optimizer = kind([subject.weight], **options)
+    subject.update_drawn(optimizer)
+    pointer = subject.weight.data_ptr()
+    index_S = head.choose_classes(torch.linspace(0, 0.9, 40), case.labels_N, 20)
+    rows = (2 * index_S[:, None] + torch.arange(2)).flatten()
+    small = head_for("arcface", case.weight_CD[rows], sub_centers=2)
+    reference = kind([small.weight], **options)
+    monkeypatch.setattr(head, "draw_scores", lambda *_: torch.linspace(0, 0.9, 40))
+    others = torch.ones(80, dtype=torch.bool).index_fill(0, rows, False)
+    for _ in range(3):
+        for _ in range(2):  # gradients of two batches add up
+            subject(case.x_ND, case.labels_N).backward()
+            small(case.x_ND, head.columns_of(case.labels_N, index_S)).backward()
+        optimizer.step()
+        reference.step()
+        torch.testing.assert_close(subject.weight[rows], small.weight)
+        assert torch.equal(subject.weight[others], case.weight_CD[others])
+        for name, value in reference.state[small.weight].items():
+            found = optimizer.state[subject.weight][name]
+            if value.shape == small.weight.shape:
+                torch.testing.assert_close(found[rows], value)
+                assert not found[others].any()
+            else:
+                assert torch.equal(found, value)
+        optimizer.zero_grad()
+        reference.zero_grad()
+    assert subject.weight.data_ptr() == pointer
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()  # without a gradient: nothing happens
+    torch.testing.assert_close(subject.weight[rows], small.weight)
+
+
+def test_a_draw_of_other_classes_leaves_the_first_ones_and_their_state() -> None:
+    case = batch(num_classes=40)
+    subject = head_for("cosface", case.weight_CD, sample_rate=0.3)
+    optimizer = torch.optim.SGD([subject.weight], lr=0.1, momentum=0.9, weight_decay=0.05)
+    subject.update_drawn(optimizer)
+    for _ in range(4):
+        before = subject.weight.detach().clone()
+        momentum = optimizer.state[subject.weight].get("momentum_buffer", torch.zeros(40, 16)).clone()
+        optimizer.zero_grad()
+        subject(case.x_ND, case.labels_N).backward()
+        drawn = torch.zeros(40, dtype=torch.bool).index_fill(0, subject.weight.grad.coalesce().indices()[0], True)
+        optimizer.step()
+        assert drawn.sum() < 40
+        assert torch.equal(subject.weight[~drawn], before[~drawn])
+        assert (subject.weight[drawn] != before[drawn]).any(1).all()
+        assert torch.equal(
+            optimizer.state[subject.weight]["momentum_buffer"][~drawn].double(), momentum[~drawn].double()
+        )
+
+
 def test_momentum_is_checkpointed() -> None:
     case = batch()
     first, second = (head_for("arcface", case.weight_CD) for _ in range(2))

@@ -22,7 +22,7 @@ from marginface.softmax.one_vs_rest import OneVsRest
 from marginface.softmax.sampled import choose_classes, columns_of, draw_scores
 from marginface.softmax.sharded import Shards
 from marginface.softmax.streaming import Step, StreamedLoss
-from marginface.softmax.update import FusedSGD, FusedUpdate
+from marginface.softmax.update import DrawnGradient, FusedSGD, FusedUpdate, show_drawn_rows
 from marginface.softmax.workspace import Workspace
 
 INIT_STD = 0.01  # InsightFace, ElasticFace, CurricularFace
@@ -89,6 +89,7 @@ class MarginSoftmax(nn.Module):
         has_bias = isinstance(margin, Margin) and margin.bias
         self.bias = nn.Parameter(torch.zeros(num_local * sub_centers)) if has_bias else None
         self.fused: FusedSGD | None = None
+        self.sparse_gradient = False
         self._workspace = Workspace()
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.register_buffer("mean_cosine", torch.zeros(()), persistent=False)
@@ -119,6 +120,15 @@ class MarginSoftmax(nn.Module):
             self.register_buffer("momentum", torch.zeros_like(self.weight, requires_grad=False))
         self.fused = FusedSGD(lr, momentum, weight_decay)
         return self.fused
+
+    def update_drawn(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let `optimizer` move the drawn classes alone: weights and state of the others rest, and do not decay.
+
+        For sample_rate < 1 with any optimiser of torch, as PartialFC and PartialFCAdamW do; call it once, after
+        making the optimiser. `weight.grad` is then sparse; gradients of several backward passes may be added.
+        """
+        self.sparse_gradient = True
+        show_drawn_rows(optimizer, self.weight)
 
     def forward(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Mean loss of the global batch plus the margin's regulariser, a scalar in float32 or wider.
@@ -195,7 +205,7 @@ class MarginSoftmax(nn.Module):
 
     def _objective(self, index_S: Tensor | None) -> Objective:
         if isinstance(self.margin, BinaryMargin):
-            return OneVsRest(self.margin)
+            return OneVsRest(self.margin, self._workspace)
         num_columns = self.num_classes
         if index_S is not None and self.label_smoothing > 0:
             num_columns = int(self.shards.sum(torch.tensor(len(index_S), device=index_S.device)))
@@ -220,7 +230,7 @@ class MarginSoftmax(nn.Module):
 
     def _open_sink(self) -> WeightSink:
         if self.fused is None:
-            return CollectedGradient(self.weight)
+            return DrawnGradient(self.weight) if self.sparse_gradient else CollectedGradient(self.weight)
         return FusedUpdate(self.weight, self.get_buffer("momentum"), self.fused)
 
     def _dense_loss(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
