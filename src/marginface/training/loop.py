@@ -52,6 +52,8 @@ class Trainer:
         backbone.to(memory_format=torch.channels_last)
         self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
         optimizer = create_optimizer(backbone, head, config.optim)
+        if config.softmax.sample_rate < 1:
+            head.update_drawn(optimizer)
         self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
         # compiled for training only: evaluation would pay for a second compilation
         trained = cast(nn.Module, torch.compile(backbone)) if config.trainer.compile else backbone
@@ -153,7 +155,9 @@ class Trainer:
         if not math.isfinite(loss):
             self._not_finite(batch, run)
         if self.config.optim.clip_norm:
-            self.fabric.clip_gradients(self.backbone, self.optimizer, max_norm=self.config.optim.clip_norm)
+            # not fabric.clip_gradients: it counts the class weights in, of which every process has others
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+            nn.utils.clip_grad_norm_(self.embedder.backbone.parameters(), self.config.optim.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:

@@ -1,0 +1,61 @@
+"""The loop beside its runs: Partial FC lets classes that are not drawn rest, and clipping is the backbone's alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from marginface import cli
+from marginface.loading.loader import Batch
+from marginface.training.loop import Trainer
+from marginface.training.run import Run
+from people import write_people
+
+TINY = ["--model.backbone=small", "--model.options.width=4", "--model.num_features=16", "--data.val=[]"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_classes_not_drawn_rest(optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = write_people(tmp_path / "people")
+    train_step = Trainer.train_step
+    moved = []
+
+    def watched(self: Trainer, batch: Batch, run: Run) -> Tensor:
+        before = self.head.weight.detach().clone()
+        loss = train_step(self, batch, run)
+        rows = (self.head.weight.detach() != before).any(1).nonzero()[:, 0]
+        assert rows.tolist() == sorted(set(batch.labels.tolist()))
+        moved.append(len(rows))
+        return loss
+
+    monkeypatch.setattr(Trainer, "train_step", watched)
+    words = [f"--data.train={people}", "--data.batch_size=16", f"--output={tmp_path / 'runs'}", "--train.epochs=0.5"]
+    words += [f"--optim.name={optimizer}", "--optim.warmup_epochs=0", "--optim.lr=0.01", "--optim.clip_norm=0.1"]
+    cli.main(["train", *words, *TINY, "--softmax.sample_rate=0.01"])  # so little that the batch's own classes are all
+    assert len(moved) == 3
+
+
+def test_clipping_is_the_backbones_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = write_people(tmp_path / "people")
+    norms = []
+    forward_backward = Trainer._forward_backward
+
+    def enlarged(self: Trainer, images: Tensor, labels: Tensor) -> Tensor:
+        loss = forward_backward(self, images, labels)
+        self.head.weight.grad *= 1e6
+        return loss
+
+    def step(self: torch.optim.SGD, closure: None = None) -> None:
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append([float(grad.norm()) for grad in gradients])
+
+    monkeypatch.setattr(Trainer, "_forward_backward", enlarged)
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    words = [f"--data.train={people}", "--data.batch_size=16", f"--output={tmp_path / 'runs'}", "--train.epochs=0.1"]
+    cli.main(["train", *words, *TINY, "--optim.name=sgd", "--optim.clip_norm=0.1"])
+    (norms_of_step,) = norms
+    head = max(norms_of_step)
+    rest = sum(norm**2 for norm in norms_of_step if norm != head) ** 0.5
+    assert head > 100
+    assert rest == pytest.approx(0.1, rel=1e-3)
