@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recognition import COLOURS, EYE, MODEL, STRANGER, photograph
 
 from marginface.errors import InputError
 from marginface.gallery.models import FaceModel
 from marginface.gallery.people import UNKNOWN, Gallery
 from marginface.gallery.store import Face, Store
+from recognition import COLOURS, EYE, MODEL, STRANGER, photograph
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")

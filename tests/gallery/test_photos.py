@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from recognition import COLOURS, EYE, photograph
 
 from marginface.errors import InputError
 from marginface.gallery.people import face_of
 from marginface.gallery.photos import blur_of, photos_in, read_photo, small_picture
+from recognition import COLOURS, EYE, photograph
 
 IMAGE = photograph((COLOURS["Ann"], 30, 20))
 
