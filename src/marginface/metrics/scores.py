@@ -76,8 +76,8 @@ class _Slab:
     def of(
         cls, row_of: np.ndarray, column_of: np.ndarray, step: int, columns: int, blocks: int, scores: np.ndarray
     ) -> "_Slab":
-        block_of = (row_of // step).astype(np.uint16)
-        order = np.argsort(block_of, kind="stable")  # a radix sort for 16 bits
+        block_of = (row_of // step).astype(np.uint8 if blocks <= 256 else np.uint16)
+        order = np.argsort(block_of, kind="stable")  # a radix sort for so few bits
         places = (row_of % step) * np.int32(columns) + column_of  # below 2^31
         bounds = np.concatenate([[0], np.cumsum(np.bincount(block_of, minlength=blocks))])
         return cls(order, places[order], bounds, scores)

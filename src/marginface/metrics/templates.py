@@ -148,8 +148,8 @@ def _grouped_sums(features: Rows, group_of: np.ndarray, groups: int, step: int =
     almost equal scores is the higher. To add many groups at once, the first rows of all groups of a block are
     added, then the second rows of those that have one, and so on.
     """
-    order = np.argsort(group_of, kind="stable")
-    starts = np.searchsorted(group_of[order], np.arange(groups + 1))
+    order = _stable_order(group_of)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group_of, minlength=groups))])
     sums = np.empty((groups, features(order[:1]).shape[1]), np.float32)
 
     def work(low: int) -> None:
@@ -169,10 +169,20 @@ def _grouped_sums(features: Rows, group_of: np.ndarray, groups: int, step: int =
     return sums
 
 
+def _stable_order(numbers: np.ndarray) -> np.ndarray:
+    """argsort(kind="stable") of whole numbers in [0, 2^32): numpy has a radix sort for 16 bits, so twice that."""
+    order = np.argsort((numbers & 0xFFFF).astype(np.uint16), kind="stable")
+    high = (numbers >> 16).astype(np.uint16)
+    return order[np.argsort(high[order], kind="stable")] if high.any() else order
+
+
 def _unique_pairs(template_of: np.ndarray, media: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Template of each distinct (template, medium), and which of them each image belongs to."""
-    _, medium = np.unique(media, return_inverse=True)
+    medium = media.astype(np.int64) - int(media.min())
     span = int(medium.max()) + 1
+    if span * (int(template_of.max()) + 1) >= 2**63:  # ids far apart: number them first
+        medium = np.unique(media, return_inverse=True)[1]
+        span = int(medium.max()) + 1
     pairs, index = np.unique(template_of.astype(np.int64) * span + medium, return_inverse=True)
     return pairs // span, index
 
