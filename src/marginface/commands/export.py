@@ -1,0 +1,74 @@
+"""`marginface export`: a model for other runtimes, compared with the original before it is written."""
+
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from marginface.embedder import Embedder
+from marginface.errors import InputError
+from marginface.evaluate import measure, open_benchmark
+from marginface.export import FORMATS, Int8, Report, export
+from marginface.loading.decode import decode_batch
+from marginface.readers import open_reader
+from marginface.weights import load
+from marginface.weights.figures import find_figures, read_figures
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=str, help="folder of a model or a run, a checkpoint, or org/name on the Hub")
+    parser.add_argument("--to", choices=FORMATS, required=True, help="what to write")
+    parser.add_argument("-o", "--output", type=str, required=True, help="file to write; for openvino a folder")
+    parser.add_argument("--pixels", type=bool | None, default=None, help="take RGB 0..255 and normalise in the graph")
+    parser.add_argument("--unit", type=bool, default=False, help="normalise the embeddings in the graph")
+    parser.add_argument("--evaluation", type=str, default="", help="JSON of marginface evaluate, for the thresholds")
+    parser.add_argument("--int8", type=str, default="", help="set of faces to calibrate with: makes int8 of it")
+    parser.add_argument("--faces", type=int, default=256, help="how many of them")
+    parser.add_argument("--benchmark", type=str, default="", help="pairs that int8 is judged on, as for evaluate")
+    parser.add_argument("--max_drop", type=float, default=0.2, help="points of accuracy that int8 may cost")
+
+
+def run(options: Namespace, command: str) -> None:
+    model = load(options.model)
+    results = read_figures(options.evaluation) if options.evaluation else find_figures(options.model)
+    report = export(
+        model,
+        options.output,
+        options.to,
+        pixels=options.pixels,
+        unit=options.unit,
+        name=Path(options.model).name,
+        results=results,
+        int8=_int8(options, model) if options.int8 else None,
+    )
+    _print(Console(), model, report, options.output)
+
+
+def _int8(options: Namespace, model: Embedder) -> Int8:
+    if not options.benchmark:
+        raise InputError("--int8 is judged on a benchmark: give --benchmark, such as pairs:FOLDER or lfw.bin")
+    benchmark = open_benchmark(options.benchmark)
+    reader = open_reader(options.int8)
+    rows = np.linspace(0, len(reader) - 1, min(options.faces, len(reader))).astype(int)
+    size = max(model.preprocessing.image_size)
+    images, failures = decode_batch(reader.read(rows.tolist()), size, resize=True, threads=2)
+    faces = np.delete(images, list(failures), axis=0)
+    if not len(faces):
+        raise InputError(f"{options.int8}: none of its images can be read; give a set of aligned faces")
+    return Int8(faces, lambda tried: measure(benchmark, tried, replicates=0).accuracy.mean, options.max_drop)
+
+
+def _print(console: Console, model: Embedder, report: Report, output: str) -> None:
+    table = Table("compared on", "images", "largest difference", "smallest cosine", box=None, pad_edge=False)
+    for row in report.parity:
+        table.add_row(row.images, str(row.count), f"{row.difference:.1e}", f"{row.cosine:.7f}")
+    console.print(table)
+    if report.accuracies:
+        before, after = report.accuracies
+        console.print(f"accuracy {before:.2f} % in float32, {after:.2f} % in int8", highlight=False)
+    described = report.interface.describe(model)
+    console.print(
+        f"{output}: {described['input']} -> {described['output']}", highlight=False, markup=False, soft_wrap=True
+    )

@@ -1,0 +1,163 @@
+"""The export itself: write, open again, compare, and only then put it in its place."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from marginface.backbones import Backbone
+from marginface.embedder import Embedder
+from marginface.errors import InputError
+from marginface.export import onnx_file, openvino_ir
+from marginface.export.deployed import Foreign, Interface, program
+from marginface.export.metadata import metadata
+from marginface.export.parity import LIMIT, Parity, parity
+from marginface.export.quantise import calibration, quantise_onnx, quantise_openvino
+from marginface.files import replace_file, replace_folder
+from marginface.weights import import_checkpoint, to_embedder
+from marginface.weights.to_insightface import save_insightface
+
+FORMATS = ("onnx", "openvino", "pt2", "safetensors", "insightface-pth")
+QUANTISED = ("onnx", "openvino")
+Accuracy = Callable[[Embedder], float]
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How to make integers of the weights.
+
+    faces: RGB uint8 (N, H, W, 3) to read the ranges off. accuracy: of a model on a benchmark, 0 to 1.
+    max_drop: points of a hundred it may lose.
+    """
+
+    faces: np.ndarray
+    accuracy: Accuracy
+    max_drop: float = 0.2
+
+
+@dataclass(frozen=True)
+class Report:
+    """parity: of float32 exports. accuracies: in percent, before and after int8."""
+
+    interface: Interface
+    parity: list[Parity] = field(default_factory=list)
+    accuracies: tuple[float, float] | None = None
+
+
+def export(
+    model: Embedder,
+    path: str | Path,
+    to: str,
+    *,
+    pixels: bool | None = None,
+    unit: bool = False,
+    name: str = "",
+    results: list[dict[str, Any]] | None = None,
+    int8: Int8 | None = None,
+) -> Report:
+    """Writes `model` to `path`: a file, for openvino a folder with model.xml and model.bin.
+
+    to: one of FORMATS. pixels: normalise inside the graph; None does so where InsightFace's (v - 127.5) / 127.5 is
+    not the model's. unit: embeddings leave with length 1. results: figures of an evaluation, for the thresholds.
+    Raises InputError, and leaves nothing behind, where the exported network differs by more than 1e-4 of the
+    embedding's length, or int8 loses more than it may.
+    """
+    if to not in FORMATS:
+        raise InputError(f"--to {to}: not a format; choose {', '.join(FORMATS)}")
+    if int8 is not None and to not in QUANTISED:
+        raise InputError(f"--int8 goes with --to {' or '.join(QUANTISED)}, not {to}")
+    interface = _interface(model, to, pixels, unit)
+    texts = metadata(model, name or model.config.backbone, interface, results or [])
+    with _place(Path(path), to) as temporary:
+        _write(model, temporary, to, interface, texts)
+        rows = parity(model, reopen(model, temporary, to, interface), interface.unit)
+        _refuse_difference(rows, path)
+        if int8 is None:
+            return Report(interface, rows)
+        before = 100 * int8.accuracy(model)
+        _quantise(model, temporary, to, interface, texts, int8.faces)
+        after = 100 * int8.accuracy(reopen(model, temporary, to, interface))
+        if before - after > int8.max_drop:
+            raise InputError(
+                f"{path}: int8 takes the accuracy from {before:.2f} to {after:.2f} %, more than the "
+                f"{int8.max_drop:g} points allowed; give more calibration faces, or allow it with --max_drop"
+            )
+        return Report(interface, rows, (before, after))
+
+
+def _interface(model: Embedder, to: str, pixels: bool | None, unit: bool) -> Interface:
+    if to in ("safetensors", "insightface-pth"):
+        if pixels or unit:
+            raise InputError(f"--to {to} holds weights only: normalising cannot be put inside; choose onnx or pt2")
+        return Interface()
+    usual = (model.preprocessing.mean, model.preprocessing.std) == (127.5, 127.5)
+    return Interface(not usual if pixels is None else pixels, unit)
+
+
+@contextlib.contextmanager
+def _place(path: Path, to: str) -> Iterator[Path]:
+    with replace_folder(path) if to == "openvino" else replace_file(path) as temporary:
+        yield temporary
+
+
+def _write(model: Embedder, path: Path, to: str, interface: Interface, texts: dict[str, str]) -> None:
+    if to == "onnx":
+        onnx_file.write(model, path, interface, texts)
+    elif to == "openvino":
+        openvino_ir.write(model, path, interface, texts)
+    elif to == "pt2":
+        with path.open("wb") as file:
+            torch.export.save(program(model, interface), file, extra_files=texts)
+    elif to == "safetensors":
+        state = {key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()}
+        save_file(state, path, texts)
+    elif isinstance(model.backbone, Backbone):
+        save_insightface(model.backbone, path, model.preprocessing.mean, model.preprocessing.std)
+    else:
+        raise InputError("an exported network cannot be exported again: give the model it was made from")
+
+
+def reopen(model: Embedder, path: Path, to: str, interface: Interface) -> Embedder:
+    """What was written, in its own runtime, behind the same preprocessing."""
+    if to == "safetensors":
+        again = Embedder.create(model.config, model.preprocessing)
+        again.backbone.load_state_dict(load_file(path))
+        return again
+    if to == "insightface-pth":
+        return to_embedder(import_checkpoint(path, source="insightface"), path.name)
+    run: torch.nn.Module
+    if to == "onnx":
+        run = onnx_file.OnnxRun(path)
+    elif to == "openvino":
+        run = openvino_ir.OpenVinoRun(path / openvino_ir.XML)
+    else:
+        with path.open("rb") as file:
+            run = torch.export.load(file).module()
+    return Embedder(Foreign(run, model.preprocessing, interface), model.config, model.preprocessing, model.notes)
+
+
+def _refuse_difference(rows: list[Parity], path: str | Path) -> None:
+    for row in rows:
+        if not row.difference <= LIMIT:
+            raise InputError(
+                f"{path}: the exported network differs from the model by {row.difference:.1e} of an embedding's "
+                f"length on {row.images} (cosine {row.cosine:.6f}), more than {LIMIT:g}; nothing was written"
+            )
+
+
+def _quantise(
+    model: Embedder, path: Path, to: str, interface: Interface, texts: dict[str, str], faces: np.ndarray
+) -> None:
+    batches = calibration(model, faces, interface)
+    if to == "onnx":
+        quantise_onnx(path, path, batches)
+    else:
+        network = quantise_openvino(path / openvino_ir.XML, batches)
+        for file in path.iterdir():
+            file.unlink()
+        openvino_ir.save(network, path, texts)

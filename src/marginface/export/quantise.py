@@ -1,0 +1,69 @@
+"""Eight-bit integers after training: ranges of the activations are read off real faces."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from marginface.backbones.preprocess import normalise
+from marginface.embedder import Embedder
+from marginface.export.deployed import Interface
+from marginface.export.extras import library
+
+CALIBRATION_BATCH = 8
+
+
+def calibration(model: Embedder, images: np.ndarray, interface: Interface) -> list[np.ndarray]:
+    """RGB uint8 (N, H, W, 3) as batches of what the network takes: float32 (n, 3, H, W)."""
+    batches = []
+    for start in range(0, len(images), CALIBRATION_BATCH):
+        x = torch.from_numpy(model.checked(images[start : start + CALIBRATION_BATCH]))
+        mean, std = (0.0, 1.0) if interface.pixels else (model.preprocessing.mean, model.preprocessing.std)
+        batches.append(normalise(x, mean, std).contiguous().numpy())
+    return batches
+
+
+def quantise_onnx(source: Path, target: Path, batches: Sequence[np.ndarray]) -> None:
+    """Weights per channel, activations per tensor, as QDQ nodes. The first convolution and the embedding layer stay
+    float32: they see pixels and make the embedding, and are hardly any of the work."""
+    quantization = library("onnxruntime.quantization", "onnx")
+    onnx = library("onnx", "onnx")
+    graph = onnx.load(str(source)).graph
+    heavy = [node.name for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    quantization.quantize_static(
+        str(source),
+        str(target),
+        _Batches(batches, graph.input[0].name),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        nodes_to_exclude=[heavy[0], heavy[-1]],
+    )
+
+
+def quantise_openvino(xml: Path, batches: Sequence[np.ndarray]) -> Any:
+    """The network of an IR with int8 weights and activations, by NNCF."""
+    nncf = library("nncf", "openvino")
+    network = library("openvino", "openvino").Core().read_model(xml)
+    nncf.set_log_level("ERROR")
+    data = nncf.Dataset(list(batches))
+    return nncf.quantize(network, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(batches))
+
+
+class _Batches:
+    """What ONNX Runtime's calibration asks for."""
+
+    def __init__(self, batches: Sequence[np.ndarray], name: str) -> None:
+        self._batches, self._name = batches, name
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._left: Iterator[np.ndarray] = iter(self._batches)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._left, None)
+        return None if batch is None else {self._name: batch}

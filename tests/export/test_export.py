@@ -1,0 +1,225 @@
+"""What leaves the house says the same as what stayed, in the runtime it was made for, and says what it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from marginface.embedder import Embedder, ModelConfig, Preprocessing, unit
+from marginface.errors import InputError
+from marginface.export import Int8, export
+from marginface.export import exporting as module
+from marginface.export.deployed import Interface
+from marginface.export.exporting import reopen
+from marginface.export.metadata import points
+from marginface.export.parity import parity
+
+FIGURES = [
+    {
+        "benchmark": "lfw",
+        "model": "trained network",
+        "tar_at_far": [
+            {"far": 0.001, "tar": 0.9, "threshold": 0.31, "reason": None},
+            {"far": 1e-06, "tar": None, "threshold": None, "reason": "too few"},
+        ],
+    }
+]
+
+
+def network(preprocessing: Preprocessing | None = None) -> Embedder:
+    """Small, with statistics of its own so that every layer matters."""
+    torch.manual_seed(0)
+    model = Embedder.create(ModelConfig("small", 16, {"width": 4}), preprocessing)
+    for module_ in model.backbone.modules():
+        if isinstance(module_, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            module_.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            module_.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> Embedder:
+    return network()
+
+
+@pytest.fixture(scope="module")
+def faces() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (5, 112, 112, 3), np.uint8)
+
+
+def needs(to: str) -> None:
+    for name in {"onnx": ["onnxscript", "onnxruntime"], "openvino": ["onnxscript", "openvino"]}.get(to, []):
+        pytest.importorskip(name)
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "pt2", "safetensors"])
+def test_the_other_runtime_gives_the_same_embeddings(
+    to: str, model: Embedder, faces: np.ndarray, tmp_path: Path
+) -> None:
+    needs(to)
+    report = export(model, tmp_path / "out", to)
+    assert [row.images for row in report.parity] == ["noise", "faces"]
+    assert max(row.difference for row in report.parity) <= 1e-5
+    again = reopen(model, tmp_path / "out", to, report.interface)
+    for count in (1, 3, 5):  # the batch is free
+        expected = next(model.raw([faces[:count]]))
+        np.testing.assert_allclose(next(again.raw([faces[:count]])), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_first_and_last_step_can_be_inside(to: str, faces: np.ndarray, tmp_path: Path) -> None:
+    needs(to)
+    magface = network(Preprocessing(mean=0.0, std=255.0, flip="none"))
+    report = export(magface, tmp_path / "out", to, unit=True)  # another preprocessing than 127.5 goes inside by itself
+    assert report.interface == Interface(pixels=True, unit=True)
+    if to == "onnx":  # mean 0: nothing is subtracted, and the package must still feed pixels
+        assert insightface_mean_and_std(tmp_path / "out") == (0.0, 1.0)
+    run = reopen(magface, tmp_path / "out", to, report.interface).backbone.run
+    pixels = torch.from_numpy(faces).permute(0, 3, 1, 2).float().contiguous()
+    expected = unit(next(magface.raw([faces])))
+    np.testing.assert_allclose(run(pixels).detach().numpy(), expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def onnx_files(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    needs("onnx")
+    folder = tmp_path_factory.mktemp("onnx")
+    for pixels in (False, True):
+        export(model, folder / f"{pixels}.onnx", "onnx", pixels=pixels, name="mine", results=FIGURES)
+    return {pixels: folder / f"{pixels}.onnx" for pixels in (False, True)}
+
+
+def insightface_mean_and_std(path: Path) -> tuple[float, float]:
+    """The rule of the package's ArcFaceONNX: names of the first eight nodes."""
+    names = [node.name for node in pytest.importorskip("onnx").load(str(path)).graph.node[:8]]
+    sub = any(name.startswith(("Sub", "_minus")) for name in names)
+    mul = any(name.startswith(("Mul", "_mul")) for name in names)
+    return (0.0, 1.0) if sub and mul else (127.5, 127.5)
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_insightface_feeds_it_what_it_takes(
+    pixels: bool, model: Embedder, faces: np.ndarray, onnx_files: dict[bool, Path]
+) -> None:
+    import cv2
+
+    mean, std = insightface_mean_and_std(onnx_files[pixels])
+    assert (mean, std) == ((0.0, 1.0) if pixels else (127.5, 127.5))
+    session: Any = pytest.importorskip("onnxruntime").InferenceSession(str(onnx_files[pixels]))
+    (entry,), (_,) = session.get_inputs(), session.get_outputs()
+    assert entry.shape[2:] == [112, 112]
+    bgr = [np.ascontiguousarray(face[..., ::-1]) for face in faces]  # as cv2.imread gives them
+    blob = cv2.dnn.blobFromImages(bgr, 1 / std, (112, 112), (mean, mean, mean), swapRB=True)
+    found = session.run(None, {entry.name: blob})[0]
+    np.testing.assert_allclose(found, next(model.raw([faces], flip=False)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_the_insightface_package_gives_the_same_embeddings(
+    pixels: bool, model: Embedder, faces: np.ndarray, onnx_files: dict[bool, Path]
+) -> None:
+    arcface = pytest.importorskip("insightface.model_zoo.arcface_onnx")
+    recogniser = arcface.ArcFaceONNX(model_file=str(onnx_files[pixels]))
+    assert recogniser.input_size == (112, 112)
+    found = recogniser.get_feat([np.ascontiguousarray(face[..., ::-1]) for face in faces])
+    np.testing.assert_allclose(found, next(model.raw([faces], flip=False)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_begins_with_a_product_is_not_mistaken(tmp_path: Path) -> None:
+    """timm's networks rescale their input themselves: those Sub and Mul are none of InsightFace's business."""
+    needs("onnx")
+
+    class Rescaling(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return ((x * 0.5 + 0.5 - 0.4) / 0.2 * 0.3).mean((2, 3))
+
+    model = Embedder(Rescaling(), ModelConfig("small", 3), Preprocessing())
+    export(model, tmp_path / "a.onnx", "onnx")
+    assert insightface_mean_and_std(tmp_path / "a.onnx") == (127.5, 127.5)
+
+
+def test_a_file_says_what_it_is(model: Embedder, onnx_files: dict[bool, Path]) -> None:
+    session: Any = pytest.importorskip("onnxruntime").InferenceSession(str(onnx_files[True]))
+    texts = session.get_modelmeta().custom_metadata_map
+    assert texts["name"] == "mine"
+    assert texts["input"] == "images: float32 (N, 3, 112, 112), RGB, 0 to 255"
+    assert json.loads(texts["thresholds"]) == {"lfw": {"0.001": 0.31}}
+    assert json.loads(texts["template"])[0] == [38.2946, 51.6963]
+    assert json.loads(texts["description"])["model"]["backbone"] == "small"
+
+
+def test_template_points_lie_in_the_image_the_network_takes() -> None:
+    narrow = Embedder.create(ModelConfig("small", 4, {"width": 4}), Preprocessing(112, width=96))
+    np.testing.assert_allclose(points(narrow)[0], [30.2946, 51.6963])
+    stretched = network(Preprocessing(128))
+    stretched.notes["source"] = "openvino"
+    np.testing.assert_allclose(points(stretched)[0], [30.2946 / 96 * 128, 51.6963 / 112 * 128])
+
+
+def test_a_difference_is_refused_and_nothing_is_left(
+    model: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Embedder.create(model.config)
+    monkeypatch.setattr(module, "reopen", lambda *_: other)
+    with pytest.raises(InputError, match=r"differs from the model by .* of an embedding's length on noise"):
+        export(model, tmp_path / "a.safetensors", "safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parity_sees_one_wrong_number(model: Embedder) -> None:
+    class Off(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            e = model.backbone.eval()(x)
+            e[:, 0] += 3e-4 * e.norm(dim=1)
+            return e
+
+    rows = parity(model, Embedder(Off(), model.config), unit_length=False)
+    assert all(row.difference == pytest.approx(3e-4, rel=0.05) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "message"),
+    [
+        ("torchscript", {}, "not a format; choose onnx, openvino, pt2"),
+        ("safetensors", {"pixels": True}, "holds weights only"),
+        ("insightface-pth", {}, "InsightFace has no SmallBackbone"),
+        ("pt2", {"int8": Int8(np.zeros((1, 112, 112, 3), np.uint8), lambda _: 1.0)}, "--int8 goes with --to onnx"),
+    ],
+)
+def test_what_cannot_be_written_is_said(
+    to: str, options: dict[str, Any], message: str, model: Embedder, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        export(model, tmp_path / "out", to, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_insightface_keys(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    mobile = Embedder.create(ModelConfig("mobilefacenet", 8))
+    export(mobile, tmp_path / "backbone.pth", "insightface-pth")
+    state = torch.load(tmp_path / "backbone.pth", weights_only=True)
+    assert state.keys() == mobile.backbone.state_dict().keys()
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8_is_close_and_judged(to: str, model: Embedder, faces: np.ndarray, tmp_path: Path) -> None:
+    needs(to)
+    if to == "openvino":
+        pytest.importorskip("nncf")
+    seen = []
+
+    def accuracy(tried: Embedder) -> float:
+        seen.append(unit(next(tried.raw([faces], flip=False))))
+        return 0.95 if len(seen) % 2 else 0.9485
+
+    report = export(model, tmp_path / "out", to, int8=Int8(faces, accuracy))
+    assert report.accuracies == pytest.approx((95, 94.85))
+    cosines = (seen[0] * seen[1]).sum(1)
+    assert 0.97 < cosines.min() < 0.999999  # integers, but the same faces
+    with pytest.raises(InputError, match=r"int8 takes the accuracy from 95\.00 to 94\.85 %, more than the 0\.1 points"):
+        export(model, tmp_path / "worse", to, int8=Int8(faces, accuracy, max_drop=0.1))
+    assert not (tmp_path / "worse").exists()
