@@ -48,9 +48,8 @@ def push(model: Embedder, name: str, results: list[dict[str, Any]], licence: str
         (Path(folder) / "README.md").write_text(card(model, name, results, licence), encoding="utf-8")
         try:
             api.create_repo(name, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=name, folder_path=folder, commit_message="A face embedding model, from marginface"
-            )
+            files = [hub.CommitOperationAdd(file.name, file) for file in sorted(Path(folder).iterdir())]
+            commit = api.create_commit(name, files, commit_message="A face embedding model, from marginface")
         except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
             raise InputError(_reason(hub, error, name)) from error
     return str(commit.commit_url)
