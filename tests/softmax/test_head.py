@@ -142,7 +142,7 @@ def test_bad_labels_and_shapes() -> None:
         ({"sample_rate": 1.5}, "sample_rate"),
         ({"sub_centers": 0}, "at least 1"),
         ({"block_size": 0}, "at least 1"),
-        ({"precision": "int8"}, "precision must be one of auto, float32, bfloat16"),
+        ({"precision": "int8"}, "precision must be one of auto, float32, tf32, bfloat16"),
         ({"engine": "sparse"}, "engine must be one of streaming, dense"),
         ({"engine": "dense", "sample_rate": 0.5}, "sample_rate below 1"),
         ({"unlabelled": "drop"}, "unlabelled must be one of ignore, negatives"),

@@ -6,6 +6,8 @@ import torch
 from hypothesis import example, given, settings
 
 from golden_files import arrays, entries, entry
+from marginface.softmax import streaming
+from marginface.softmax.kernels import product
 from softmax_cases import (
     BINARY_MARGINS,
     SOFTMAX_MARGINS,
@@ -50,6 +52,23 @@ def test_bfloat16_products(name: str) -> None:
     head = head_for(name, case.weight_CD.float(), precision="bfloat16", block_size=300)
     found = train_steps(head, x_ND.float(), case.labels_N, 1)
     assert worst(found, expected) <= 5e-3
+
+
+def test_tf32_is_switched_on_for_the_products_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = batch(num_rows=64, num_features=128, num_classes=500)
+    seen = set()
+
+    def watched(*arguments: object) -> torch.Tensor:
+        seen.add(torch.get_float32_matmul_precision())
+        return product(*arguments)
+
+    monkeypatch.setattr(streaming, "product", watched)
+    before = torch.get_float32_matmul_precision()
+    expected = train_steps(head_for("arcface", case.weight_CD, engine="dense"), case.x_ND, case.labels_N, 1)
+    head = head_for("arcface", case.weight_CD.float(), precision="tf32", block_size=200)
+    assert worst(train_steps(head, case.x_ND.float(), case.labels_N, 1), expected) <= 2e-2
+    assert seen == {"medium"}
+    assert torch.get_float32_matmul_precision() == before
 
 
 def unique_inputs() -> list[str]:

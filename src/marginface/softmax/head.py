@@ -4,7 +4,7 @@ Shape legend: N rows of this rank's batch; G rows of the global batch, R of them
 labelled; D features; C classes of all ranks; S classes of this rank drawn for a step.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -44,8 +44,9 @@ class MarginSoftmax(nn.Module):
             number of ranks, because DistributedDataParallel averages it afterwards. None: this process alone.
         label_smoothing: as torch.nn.functional.cross_entropy.
         focal_gamma: γ of focal weighting (1 − p)^γ; 0 is off.
-        precision: of the blocks' products: "float32", "bfloat16" (sums stay float32), or "auto": bfloat16 where
-            the machine multiplies it natively and there are at least 8192 classes.
+        precision: of the blocks' products: "float32"; "tf32": float32 that may be rounded inside the product (TF32
+            on a GPU, bfloat16 on a CPU that has it); "bfloat16" (sums stay float32); or "auto": bfloat16 where the
+            machine multiplies it natively and there are at least 8192 classes, else float32.
         engine: "streaming", or "dense": plain autograd over the N×C matrix, for checks; one process only.
         unlabelled: rows with a negative label are left out ("ignore"), or pushed away from all classes and
             counted in the mean, with no row reporting a loss above −log 1e-30 ("negatives", PartialFC_V2).
@@ -198,6 +199,7 @@ class MarginSoftmax(nn.Module):
             shards=self.shards,
             column_V=column_V,
             product_dtype=product_dtype(self.precision, self._dtype, device, self.num_classes),
+            rounded=self.precision == "tf32",
             normalised=isinstance(self.margin, BinaryMargin) or self.margin.normalised,
             open_sink=self._open_sink if self.weight.requires_grad else None,
             workspace=self._workspace,
@@ -256,7 +258,7 @@ class MarginSoftmax(nn.Module):
     def _check(self) -> None:
         one_of("engine", self.engine, ("streaming", "dense"))
         one_of("unlabelled", self.unlabelled, ("ignore", "negatives"))
-        one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+        one_of("precision", self.precision, get_args(Precision))
         block_size = 1 if self.block_size is None else self.block_size
         if min(self.num_features, self.num_classes, self.sub_centers, block_size) < 1:
             raise InputError("num_features, num_classes, sub_centers and block_size must be at least 1.")

@@ -4,14 +4,15 @@ Shape legend: R rows of the batch, V of them labelled; B rows of the weight in o
 """
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from marginface.margins.base import one_of
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 TINY = 1e-12  # rows of the weight shorter than this are divided by it, as in `dense.normalise`
 WORTHWHILE_CLASSES = 8192  # below, bfloat16 saves less time than its rounding costs accuracy
 CPU_BLOCK = 2**21  # numbers in a block: 8 MB in float32, which stays in the last-level cache
@@ -26,12 +27,25 @@ def product_dtype(precision: Precision, dtype: torch.dtype, device: torch.device
     "auto" is bfloat16 where the machine multiplies it natively and there are at least 8192 classes.
     float64 is always multiplied in float64.
     """
-    one_of("precision", precision, ("auto", "float32", "bfloat16"))
-    if dtype == torch.float64 or precision == "float32":
+    one_of("precision", precision, get_args(Precision))
+    if dtype == torch.float64 or precision in ("float32", "tf32"):
         return dtype
     if precision == "bfloat16" or (num_classes >= WORTHWHILE_CLASSES and native_bfloat16(device)):
         return torch.bfloat16
     return dtype
+
+
+@contextmanager
+def rounded_inside(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Meanwhile float32 products may round what they multiply: TF32 on a GPU, bfloat16 on a CPU that has it."""
+    before = torch.get_float32_matmul_precision()
+    if wanted:
+        torch.set_float32_matmul_precision("high" if device.type == "cuda" else "medium")
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.set_float32_matmul_precision(before)
 
 
 def native_bfloat16(device: torch.device) -> bool:

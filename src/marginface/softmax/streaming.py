@@ -23,7 +23,17 @@ from torch.autograd.function import once_differentiable
 
 from marginface.softmax.classes import Block, Classes, WeightSink
 from marginface.softmax.dense import normalise
-from marginface.softmax.kernels import highest, inverse_norms, product, put_targets, ratio, scaled, through_norm, tiles
+from marginface.softmax.kernels import (
+    highest,
+    inverse_norms,
+    product,
+    put_targets,
+    ratio,
+    rounded_inside,
+    scaled,
+    through_norm,
+    tiles,
+)
 from marginface.softmax.objective import Objective, Wanted
 from marginface.softmax.sharded import Shards
 from marginface.softmax.workspace import Workspace
@@ -40,6 +50,7 @@ class Step:
     shards: Shards
     column_V: Tensor  # the label as position among the classes taking part here; −1 where another rank has it
     product_dtype: torch.dtype
+    rounded: bool  # float32 products may round what they multiply
     normalised: bool  # False: raw products, nothing divided by the norms of the weights
     open_sink: Callable[[], WeightSink] | None  # None: the weights need no gradient
     workspace: Workspace
@@ -93,7 +104,8 @@ class StreamedLoss(torch.autograd.Function):
         cos_V, nearest_V = target_cosines(x_RD[: len(step.column_V)], step)
         cos_y_V = step.shards.sum(cos_V)
         wanted = step.objective.start(cos_y_V.clone(), norms_R)
-        left, inverse = forward_pass(x_RD, wanted, step)
+        with rounded_inside(step.rounded, x_RD.device):
+            left, inverse = forward_pass(x_RD, wanted, step)
         loss = step.objective.finish(left.offset_R, step.shards)
         ctx.save_for_backward(x_RD, weight, bias)
         ctx.step, ctx.kept = step, Kept(left, nearest_V, inverse)
@@ -106,7 +118,8 @@ class StreamedLoss(torch.autograd.Function):
         x_RD, step = ctx.saved_tensors[0], ctx.step
         with torch.autocast(x_RD.device.type, enabled=False):
             by_cos_y_V, by_norms_R, by_parameters = step.objective.differentiate(grad_loss)
-            by_x_RD, by_weight, by_bias = backward_pass(x_RD, by_cos_y_V, ctx.kept, step)
+            with rounded_inside(step.rounded, x_RD.device):
+                by_x_RD, by_weight, by_bias = backward_pass(x_RD, by_cos_y_V, ctx.kept, step)
         # The gradient by the norms is whole on every rank, that by x only this rank's part; both get summed.
         return by_x_RD, by_norms_R / step.shards.size, by_weight, by_bias, None, *by_parameters
 
