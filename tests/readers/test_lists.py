@@ -198,3 +198,14 @@ def test_damaged_lists_are_read_or_refused(tmp_path, first, count):
         for data in fuzzing.damaged("\n".join(map(line, IMAGES[:3])).encode(), first, share):
             path.write_bytes(data)
             fuzzing.survives(path, lambda: open_reader(path).read([0, 1]))
+
+
+@fuzzing.cases
+def test_damaged_landmarks_are_read_or_refused(tmp_path, first, count):
+    write_images(tmp_path, IMAGES[:3])
+    (tmp_path / "a.txt").write_text("\n".join(IMAGES[:3]))
+    file = tmp_path / "loose_landmark_all.csv"
+    rows = ["NAME_ID,P1X,P1Y", *(f'"{name[:-4]}",{words(shift(name)).replace(" ", ",")}' for name in IMAGES[:3])]
+    for data in fuzzing.damaged("\n".join(rows).encode(), first, count):
+        file.write_bytes(data)
+        fuzzing.survives(file, lambda: open_reader(tmp_path / "a.txt").read([0, 1]))

@@ -319,3 +319,26 @@ def test_damaged_lists_of_pairs_are_read_or_refused(tmp_path, photographs, first
     for data in fuzzing.damaged(whole, first, count):
         path.write_bytes(data)
         fuzzing.survives(path, lambda: open_verification(path).images[:])
+
+
+@fuzzing.cases
+@pytest.mark.parametrize("victim", ["agedb_30_list.npy", "agedb_30/memfile/mem_file.dat.conf", "set.npy", "issame.txt"])
+def test_damaged_arrays_are_read_or_refused(tmp_path, victim, first, count):
+    folder = write_memfile(tmp_path, pictures(4)[:, ::28, ::28], [True, False])
+    np.save(tmp_path / "set.npy", pictures(4)[:, ::28, ::28])
+    (tmp_path / "issame.txt").write_text("1\n0\n")
+    opened = folder if victim.startswith("agedb") else tmp_path
+    if opened == tmp_path:
+        (tmp_path / "agedb_30_list.npy").unlink()
+    whole = (tmp_path / victim).read_bytes()
+    for data in fuzzing.damaged(whole, first, count // 4):
+        (tmp_path / victim).write_bytes(data)
+        fuzzing.survives(tmp_path / victim, lambda: open_verification(opened).images[:], named=tmp_path)
+
+
+@fuzzing.cases
+def test_damaged_xz_is_read_or_refused(tmp_path, first, count):
+    path = tmp_path / "set.xz"
+    for data in fuzzing.damaged(lzma.compress(small_bin(4)), first, count // 5):
+        path.write_bytes(data)
+        fuzzing.survives(path, lambda: open_verification(path).images[:])

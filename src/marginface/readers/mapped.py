@@ -1,9 +1,16 @@
 """A file in memory without reading it: shared by threads and by processes after a fork. Used by several readers."""
 
 import mmap
+import tokenize
 from pathlib import Path
 
 from marginface.errors import InputError
+
+NPY_ERRORS = (
+    *(ValueError, TypeError, OverflowError, OSError, EOFError, MemoryError),
+    *(SyntaxError, tokenize.TokenError, RecursionError),
+)
+"""What numpy.load raises for damaged `.npy` files: their header is an expression of Python, though never run."""
 
 
 def map_file(path: Path) -> mmap.mmap:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.files import replace_file
+from marginface.readers.mapped import NPY_ERRORS
 
 LABELS = ".labels.npy"
 
@@ -36,10 +37,10 @@ def load_labels(source: Path, length: int) -> np.ndarray | None:
     if file is None:
         return None
     try:
-        labels = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError):
+        labels = np.load(file, mmap_mode="r", allow_pickle=False)  # takes no memory for what it claims
+    except NPY_ERRORS:
         return None
-    return labels if labels.shape == (length,) and labels.dtype == np.int64 else None
+    return np.array(labels) if labels.shape == (length,) and labels.dtype == np.int64 else None
 
 
 def save_labels(source: Path, labels: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import Record, VerificationSet
+from marginface.readers.mapped import NPY_ERRORS
 
 
 class ArrayImages(Sequence[Record]):
@@ -105,8 +106,9 @@ def _load(file: Path) -> np.ndarray:
         return array
     except FileNotFoundError as error:
         raise InputError(f"{file}: missing; it says which pairs are the same person.") from error
-    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, TypeError) as error:
-        raise InputError(f"{file}: not an array that can be read: {str(error).splitlines()[0]}.") from error
+    except NPY_ERRORS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{file}: not an array that can be read: {reason:.300}.") from error
 
 
 def _verification_set(array: np.ndarray, issame: np.ndarray, file: Path, name: str) -> VerificationSet:
