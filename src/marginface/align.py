@@ -156,12 +156,14 @@ def write_sheet(path: str | Path, folder: str | Path, done: Aligned) -> None:
     for title, (keys, caption) in order.items():
         rows.append(_text(title, IN_A_ROW * TILE, 0.5))
         cells = [_tile(Path(folder) / key, caption.format(done.fits[key])) for key in keys[:IN_A_ROW]]
-        rows.append(np.concatenate([*cells, *[np.full_like(cells[0], 255)] * (IN_A_ROW - len(cells))], axis=1))
+        if cells:
+            rows.append(np.concatenate([*cells, *[np.full_like(cells[0], 255)] * (IN_A_ROW - len(cells))], axis=1))
     write_png(Path(path), np.concatenate(rows))
 
 
 def _worst(done: Aligned, of: str) -> list[str]:
-    return sorted(done.fits, key=lambda key: -getattr(done.fits[key], of))
+    found = [key for key in done.fits if getattr(done.fits[key], of) > 0]
+    return sorted(found, key=lambda key: -getattr(done.fits[key], of))
 
 
 def _tile(file: Path, caption: str) -> np.ndarray:
