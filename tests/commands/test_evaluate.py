@@ -77,7 +77,7 @@ def test_every_kind_at_once(made: Path, capsys: pytest.CaptureFixture[str], tmp_
         "stored", "lfw", "IJBC 1:1", "IJBC 1:N", "TinyFace", "people closed set", "people",
     ]  # fmt: skip
     shown = capsys.readouterr().out
-    for text in ("Accuracy-Flip", "OpenVINO", "Rank\u00a020", "macro F1", "open-set"):
+    for text in ("Accuracy-Flip", "OpenVINO", "Rank\u00a020", "macro F1", "open-set", "| **correct rank-1 [%]** |"):
         assert text in shown
     content = json.loads(Path("r.json").read_text())
     assert content["command"].startswith("marginface evaluate ")

@@ -21,6 +21,8 @@ from marginface.evaluate.publish import split_results, write_roc
 from marginface.evaluate.saved import find_models
 from marginface.evaluate.store import embed_to_disk, scratch_folder
 from marginface.protocols.degrade import open_degrade
+from marginface.protocols.ijb import identification_table, tpr_table
+from marginface.protocols.ijb_meta import GALLERIES
 from marginface.report import figures_sheet, folds_sheet, group_sheet, print_sheet, print_table, search_sheet
 
 
@@ -132,3 +134,13 @@ def _print(judged: Judgement) -> None:
     sheets += [search_sheet([one for one in searches if one.benchmark == name]) for name in names]
     for sheet in [*sheets, *map(group_sheet, judged.groups)]:
         print_sheet(sheet, console)
+    for name in GALLERIES:  # Markdown in the layout of the published tables
+        templates = [one for one in pairs if one.benchmark == f"{name} 1:1"]
+        searched = [one for one in searches if one.benchmark == f"{name} 1:N"]
+        if templates:
+            console.print(
+                f"{name}\n\n{tpr_table(templates)}\n\n{identification_table(searched)}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )

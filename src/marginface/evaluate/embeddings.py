@@ -33,7 +33,7 @@ class Embeddings:
             return self.original
         if self.concat:
             return np.concatenate([self.original, self.flipped], axis=1)
-        return self.original + self.flipped
+        return np.asarray(self.original + self.flipped)
 
     @property
     def norms(self) -> np.ndarray:
