@@ -40,7 +40,7 @@ class ArcNegFace(Margin):
         distance_NK = torch.sub(cos_NK, bent_N[:, None], out=spare_NK)
         cos_NK.add_(1)
         if slope_NK is not None:
-            torch.mul(distance_NK, cos_NK, out=slope_NK).mul_(-2 / self.sigma).add_(1)
+            torch.addcmul(cos_NK.new_ones(()), distance_NK, cos_NK, value=-2 / self.sigma, out=slope_NK)
         bits = cos_NK.new_full((), math.log2(self.alpha))
         weight_NK = torch.addcmul(bits, distance_NK, distance_NK, value=-math.log2(math.e) / self.sigma, out=spare_NK)
         weight_NK.exp2_()

@@ -40,7 +40,7 @@ class CurricularFace(Margin):
         hard_NK = torch.gt(cos_NK, self.threshold(cos_y_N), out=spare_NK if slope_NK is None else slope_NK)
         hard_cos_NK = torch.mul(hard_NK, cos_NK, out=spare_NK)
         if slope_NK is not None:
-            hard_NK.mul_(growth).add_(hard_cos_NK, alpha=2).add_(1)
+            torch.addcmul(cos_NK.new_ones(()), hard_NK, growth, out=slope_NK).add_(hard_cos_NK, alpha=2)
         cos_NK.addcmul_(cos_NK, hard_cos_NK).addcmul_(hard_cos_NK, growth)
 
     def threshold(self, cos_y_N: Tensor) -> Tensor:

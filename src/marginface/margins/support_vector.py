@@ -50,7 +50,7 @@ class SVSoftmax(Margin):
         hard_NK = torch.gt(cos_NK, bent_N[:, None], out=spare_NK)
         growth = self.t - 1
         if slope_NK is not None:
-            torch.mul(hard_NK, growth, out=slope_NK).add_(1)
+            torch.add(cos_NK.new_ones(()), hard_NK, alpha=growth, out=slope_NK)
         cos_NK.addcmul_(hard_NK, cos_NK, value=growth).add_(hard_NK, alpha=growth)
 
 
