@@ -59,7 +59,7 @@ def test_a_signal_stops_between_batches_and_the_same_command_goes_on(
 ) -> None:
     def interrupted(*arguments: object) -> int:
         signal.raise_signal(signal.SIGTERM)
-        return convert(*arguments)  # type: ignore[arg-type]  # passed on as they came
+        return convert(*arguments)
 
     monkeypatch.setattr(command, "convert", interrupted)
     assert fails("convert", str(faces), str(tmp_path / "rec")) == 128 + signal.SIGTERM

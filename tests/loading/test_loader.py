@@ -39,8 +39,13 @@ def test_batches_do_not_depend_on_threads_or_cache(people: Path) -> None:
     assert not same(one, batches(people, seed=2))
 
 
-def test_starting_at_a_step_continues_exactly(people: Path) -> None:
-    assert same(batches(people)[5:], batches(people, start=5, count=7))
+SAMPLINGS = pytest.mark.parametrize("sampling", ["shuffled", "balanced", "pxk"])
+
+
+@SAMPLINGS
+def test_starting_at_a_step_continues_exactly(people: Path, sampling: str) -> None:
+    options = {"sampling": sampling, "images_per_identity": 2, "augment": AugmentConfig(adaface_crop=0.5, erasing=0.5)}
+    assert same(batches(people, **options)[5:], batches(people, start=5, count=7, **options))
 
 
 def test_flips_change_from_epoch_to_epoch(people: Path) -> None:
@@ -51,8 +56,9 @@ def test_flips_change_from_epoch_to_epoch(people: Path) -> None:
     assert len(views) == 2
 
 
-def test_processes_share_the_global_batch(people: Path) -> None:
-    config = DataConfig(train=str(people), batch_size=12)
+@SAMPLINGS
+def test_processes_share_the_global_batch(people: Path, sampling: str) -> None:
+    config = DataConfig(train=str(people), batch_size=12, sampling=sampling)
     reader = open_reader(people)
     whole = next(Loader(reader, config, seed=1).start(0))
     parts = [next(Loader(reader, config, 1, rank, 3).start(0)) for rank in range(3)]

@@ -13,7 +13,7 @@ def between(low: float, high: float, u: Number) -> Number:
     return low + (high - low) * u
 
 
-def factor(width: float, u: Number) -> Number:
+def factor(width: float, u: Draws) -> Draws:
     """1 / (1 + width) for u = 0, 1 for u = 1/2, 1 + width for u = 1."""
     return (1 + width) ** (2 * u - 1)
 

@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 def adaface_crop(image: np.ndarray, u: float) -> np.ndarray:
     """A part of the picture stays where it is, all else is black (Kim et al. 2022)."""
-    top, left, height, width = crop_box(*image.shape[:2], u)
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], u)
     out = np.zeros_like(image)
     out[top : top + height, left : left + width] = image[top : top + height, left : left + width]
     return out
@@ -66,7 +66,8 @@ def adaface_photometric(image: np.ndarray, u: Draws) -> np.ndarray:
 
 def _blend(middle: int, strength: float) -> np.ndarray:
     """Pillow's table: away from `middle` or towards it, cut to whole numbers."""
-    return np.clip(middle + strength * (np.arange(256) - middle), 0, 255).astype(np.uint8)
+    table: np.ndarray = np.clip(middle + strength * (np.arange(256) - middle), 0, 255).astype(np.uint8)
+    return table
 
 
 def openvino_cut_out(image: np.ndarray, u: Draws) -> np.ndarray:
@@ -101,10 +102,10 @@ def openvino_blur(image: np.ndarray) -> np.ndarray:
 def motion_blur(image: np.ndarray, u: Draws) -> np.ndarray:
     """The camera moves by 3, 5, 7 or 9 pixels in any direction. u: (2,)."""
     length = 3 + 2 * int(4 * u[0])
-    line = np.zeros((length, length), np.float32)
-    line[length // 2] = 1
+    level = np.zeros((length, length), np.float32)
+    level[length // 2] = 1
     middle = (length - 1) / 2
-    line = cv2.warpAffine(line, cv2.getRotationMatrix2D((middle, middle), 180 * float(u[1]), 1), (length, length))
+    line = cv2.warpAffine(level, cv2.getRotationMatrix2D((middle, middle), 180 * float(u[1]), 1), (length, length))
     return cv2.filter2D(image, -1, line / line.sum())
 
 
@@ -117,7 +118,7 @@ def jpeg(image: np.ndarray, u: float) -> np.ndarray:
 
 def erasing(image: np.ndarray, u: Draws) -> np.ndarray:
     """A box of noise: 2 to 40 % of the area, sides 0.3 to 1 / 0.3 (Zhong et al. 2020, Algorithm 1). u: (2,)."""
-    top, left, height, width = erasing_box(*image.shape[:2], u[0])
+    top, left, height, width = erasing_box(image.shape[0], image.shape[1], u[0])
     image = image.copy()
     image[top : top + height, left : left + width] = noise(u[1], (height, width, image.shape[2]))
     return image

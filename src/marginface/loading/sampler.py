@@ -88,7 +88,8 @@ def balanced_order(people: People, length: int, seed: int, epoch: int) -> np.nda
     rng = np.random.default_rng([seed, epoch, SAMPLINGS.index("balanced")])
     chosen = rng.integers(0, len(people), length)
     image = (rng.random(length) * people.counts[chosen]).astype(np.int64)
-    return people.rows[people.starts[chosen] + image]
+    order: np.ndarray = people.rows[people.starts[chosen] + image]
+    return order
 
 
 def pxk_order(people: People, count: int, together: int, images: int, seed: int, epoch: int) -> np.ndarray:
