@@ -109,7 +109,7 @@ def main() -> None:
         f"| batches of 100 | {batch:.2f} | 2 | {plain[0]:.2f} | {np.mean(found == truth):.2%} |",
         f"| one probe | {single:.1f} | 50 | {plain[1]:.1f} | {np.mean(alone == truth[:40]):.2%} |",
         "",
-        f"Memory of the matrix: {matrix.bytes / 1e9:.2f} GB (float32 and bfloat16).",
+        f"Memory of the matrix: {matrix.bytes / 1e9:.2f} GB (float32 and 8-bit).",
         "",
         *store_rows(),
     ]

@@ -57,7 +57,7 @@ class Mtcnn:
         column, row = np.nonzero(scores[..., 1] >= THRESHOLDS[0])  # transposed: the first axis runs along a row
         corner = np.stack([column, row], 1) * STRIDE
         found = np.column_stack([corner / scale, (corner + CELL) / scale, scores[column, row, 1], shifts[column, row]])
-        return found[suppress(found[:, :4], found[:, 4], 0.5)]
+        return np.asarray(found[suppress(found[:, :4], found[:, 4], 0.5)])
 
     def _refined(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         if not len(boxes):

@@ -81,10 +81,11 @@ class _Namer:
 
     def __init__(self, gallery: Gallery, eye: Eye, threshold: float, every: int) -> None:
         self._gallery, self._eye, self._threshold, self._every = gallery, eye, threshold, every
-        self._tracker, self._before = Tracker(), np.empty((0, 0), np.uint8)
+        self._tracker = Tracker()
+        self._before: np.ndarray = np.empty((0, 0), np.uint8)
 
     def frame(self, number: int, image: np.ndarray) -> list[Track]:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
         if self._before.shape == grey.shape:
             self._tracker.moved(self._before, grey)
         self._before = grey
@@ -115,7 +116,8 @@ class _Writer:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", suffix=self._path.suffix, dir=self._path.parent)
         os.close(handle)
-        self._temporary, self._video = Path(name), None
+        self._temporary = Path(name)
+        self._video: cv2.VideoWriter | None = None
 
     def write(self, image: np.ndarray) -> None:
         if self._video is None:

@@ -97,11 +97,11 @@ def _followed(before: np.ndarray, now: np.ndarray, box: np.ndarray) -> np.ndarra
     corners = cv2.goodFeaturesToTrack(before, 40, 0.01, 4, mask=inside)
     if corners is None:
         return box
-    moved, good, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, None)
-    kept = good.ravel() == 1
+    moved, good, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, np.empty_like(corners))
+    kept = np.asarray(good).ravel() == 1
     if kept.sum() < 4:
         return box
-    a, b = corners.reshape(-1, 2)[kept], moved.reshape(-1, 2)[kept]
+    a, b = np.asarray(corners).reshape(-1, 2)[kept], np.asarray(moved).reshape(-1, 2)[kept]
     shift = np.median(b - a, axis=0)
     spread = [np.median(np.linalg.norm(points - np.median(points, 0), axis=1)) for points in (a, b)]
     growth = np.clip(spread[1] / max(float(spread[0]), 1e-6), 0.9, 1.1)
