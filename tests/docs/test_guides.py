@@ -1,4 +1,4 @@
-"""The guides: every command of theirs runs, on tiny sets of the published formats, and names things that exist."""
+"""Every command of the guides and first pages runs, on tiny sets of the published formats; what they name exists."""
 
 import os
 import re
@@ -15,14 +15,16 @@ from ijb_set import write_ijb
 from marginface import cli
 from marginface.backbones import create_backbone
 from marginface.commands import train
-from marginface.embedder import ModelConfig
+from marginface.embedder import Embedder, ModelConfig
 from marginface.margins import list_margins
 from marginface.training.config import Config, TrainerConfig, recipe_files
 from marginface.training.start import start_training
 from markdown import blocks
 from published_sets import write_published_sets
 
-GUIDES = sorted((Path(__file__).parent.parent.parent / "docs" / "guides").glob("*.md"))
+DOCS = Path(__file__).parent.parent.parent / "docs"
+GUIDES = sorted((DOCS / "guides").glob("*.md"))
+PAGES = [DOCS / "index.md", DOCS / "finetuning.md", *GUIDES]
 CHECKPOINTS = ("295672backbone.pth", "backbone_ms1mv3_arcface_r50_fp16.pth", "backbone.pth")
 TINY = ModelConfig("small", 16, {"width": 4})
 OPENVINO = """\
@@ -50,6 +52,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.link(folder / CHECKPOINTS[0], folder / name)
     adaface = {f"model.{key}": value for key, value in create_backbone("ir18", 512).state_dict().items()}
     torch.save({"state_dict": adaface}, folder / "adaface_ir18_casia.ckpt")
+    Embedder.create(TINY).save(folder / "models" / "base")
+    for name in ("new", "val_new", "val_old"):
+        (folder / name).symlink_to(folder / "photographs")
     for name in ("vggface2", "lfw"):  # what the guide of OpenVINO makes, in case another one comes first
         source = {"vggface2": "meta/train_list.txt", "lfw": "lfw_landmark.txt"}[name]
         words = f"align {folder}/{name}/{source} {folder}/{name}/aligned --template openvino --size 128"
@@ -63,11 +68,13 @@ def short(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(sets)
 
     def start(config: Config, **options: Any) -> None:
+        faces = {"train": "photographs", "val": ["faces_emore/lfw.bin"]}
+        procedural = faces if config.data.train.startswith("synthetic") else {}
         light = config.model.backbone == "mobilefacenet-se"
         start_training(
             replace(
                 config,
-                data=replace(config.data, batch_size=16, workers=2),
+                data=replace(config.data, batch_size=16, workers=2, **procedural),
                 model=config.model if light else TINY,
                 train=replace(config.train, epochs=1),
                 trainer=TrainerConfig(accelerator="cpu"),
@@ -83,7 +90,7 @@ def commands(guide: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("short")
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("guide", PAGES, ids=lambda path: path.stem)
 def test_every_command(guide: Path) -> None:
     given = commands(guide)
     assert given
