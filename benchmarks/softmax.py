@@ -64,7 +64,7 @@ SECTIONS = {
         "memory", 128, 1_000_000, ("eager", "ours-fp32", "ours-bf16"), {"ours-bf16": "4,200 MB"},
     ),
     "margins": Section(
-        "margins", 512, 85_742,
+        "margins", 512, 30_000,
         ("arcface", *(name for name in list_margins() if name != "arcface"), "arcface, interclass_filter"), {},
     ),
 }  # fmt: skip
