@@ -112,7 +112,7 @@ def layer_shares(backbone: nn.Module, first: float) -> dict[nn.Parameter, float]
     """
     layers = [list(module.parameters(recurse=False)) for module in backbone.modules()]
     layers = [parameters for parameters in layers if parameters]
-    shares = {}
+    shares: dict[nn.Parameter, float] = {}
     for number, parameters in enumerate(layers):
         depth = round(LAYER_STEPS * number / max(len(layers) - 1, 1)) / LAYER_STEPS
         shares |= dict.fromkeys(parameters, first ** (1 - depth))
