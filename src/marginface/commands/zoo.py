@@ -8,6 +8,7 @@ from marginface.errors import InputError
 from marginface.weights import import_checkpoint
 from marginface.weights.zoo import Row, candidates, name_of, rows
 
+WIDTH = 150  # of the table, whatever the terminal
 FIGURES = ("LFW", "CFP-FP", "AgeDB-30", "IJB-C")
 
 
@@ -18,9 +19,10 @@ def options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, command: str) -> None:
     console = Console()
+    wide = Console(width=max(console.width, WIDTH))
     named = [row for row in rows() if options.which.lower() in f"{row.name} {row.project}".lower()]
     if not options.which:
-        _list(console, named)
+        _list(wide, named)
     elif named:
         for row in named:
             _show(console, row)
@@ -30,11 +32,11 @@ def run(options: Namespace, command: str) -> None:
 
 def _list(console: Console, listed: list[Row]) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "backbone", "trained on", "licence", *FIGURES):
-        table.add_column(column, justify="right" if column in FIGURES else "left", overflow="fold")
+    for column in ("name", "backbone", "trained on", *FIGURES, "licence"):
+        table.add_column(column, justify="right" if column in FIGURES else "left", no_wrap=True)
     for row in listed:
         figures = [f"{row.figures[key]:.2f}" if key in row.figures else "" for key in FIGURES]
-        table.add_row(row.name, row.backbone, row.trained_on, row.licence, *figures)
+        table.add_row(row.name, row.backbone, row.trained_on, *figures, row.licence)
     console.print(table)
     console.print(
         "percent, as the authors report; IJB-C: TAR at FAR 1e-4. marginface zoo NAME says where it is to be had and "

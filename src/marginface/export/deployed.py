@@ -53,6 +53,11 @@ class Foreign(nn.Module):
         self.run, self.interface = run, interface
         self.mean, self.std = preprocessing.mean, preprocessing.std
 
+    def train(self, mode: bool = True) -> "Foreign":
+        """Other runtimes know nothing of training, and torch's exported programs refuse to be asked."""
+        self.training = mode
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         # pixels are whole numbers: rounding takes back what normalising lost
         images = (x * self.std + self.mean).round() if self.interface.pixels else x
