@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("model", help="the model trained on sharp faces: a run's folder")
     parser.add_argument("lfw", type=Path)
     parser.add_argument("--sigma", type=float, default=3.0, help="of the Gaussian blur, in pixels of 112")
-    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--epochs", type=float, default=2.5)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--s", type=float, default=24.0, help="AdaFace's scale; the base run's, as people are few")
     parser.add_argument("--m", type=float, default=0.2)
