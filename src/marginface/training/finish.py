@@ -31,9 +31,10 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
             results += baselines(benchmark, model, config.seed)
             results.append(measure(benchmark, model, name="trained network"))
         else:
-            results.append(measure(benchmark, before, name="before fine-tuning"))
-            results.append(measure(benchmark, model, name="after fine-tuning"))
-            comparisons.append(compare(*results[-2:]))
+            earlier = measure(benchmark, before, name="before fine-tuning")
+            later = measure(benchmark, model, name="after fine-tuning")
+            results += [earlier, later]
+            comparisons.append(compare(earlier, later))
     model.notes["results"] = [
         {name: value for name, value in result.to_json().items() if name != "roc"} for result in results
     ]
