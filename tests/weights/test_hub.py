@@ -36,7 +36,9 @@ def model() -> Embedder:
     return made
 
 
-def test_published_and_loaded_again(model: Embedder, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_and_loaded_again(
+    model: Embedder, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     model.save(run / "model")
     result = {

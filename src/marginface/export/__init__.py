@@ -1,4 +1,4 @@
-"""Deployable models out: ONNX, OpenVINO, torch's own program, safetensors, InsightFace. Called by `marginface export`."""
+"""Deployable models out: ONNX, OpenVINO, torch programs, safetensors, InsightFace. Called by `marginface export`."""
 
 from marginface.export.exporting import FORMATS, Int8, Report, export
 

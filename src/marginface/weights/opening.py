@@ -29,7 +29,9 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         return Embedder.load(model_folder(path), device)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", str(source)):
         return Embedder.load(download(str(source)), device)
-    raise InputError(f"{source} does not exist; give a model's folder, a checkpoint, or org/name on the Hugging Face Hub")
+    raise InputError(
+        f"{source} does not exist; give a model's folder, a checkpoint, or org/name on the Hugging Face Hub"
+    )
 
 
 def model_folder(path: Path) -> Path:
