@@ -117,3 +117,9 @@ def test_negative_values_are_refused(name: str) -> None:
 def test_a_probability_above_one_is_refused() -> None:
     with pytest.raises(InputError, match=r"data\.augment\.blur is 1\.5: give a number from 0 to 1"):
         AugmentConfig(blur=1.5)
+
+
+def test_in_place() -> None:
+    images = IMAGES.copy()
+    assert augment(images, INDICES, 1, 2, ALL, out=images) is images
+    assert (images == augment(IMAGES, INDICES, 1, 2, ALL)).all()

@@ -113,9 +113,10 @@ class Loader:
     def load(self, epoch: int, indices: np.ndarray) -> Batch:
         """The images at `indices` as the network sees them in `epoch`."""
         images, unreadable = self._decoded(indices)
-        good = np.array([int(i) not in unreadable for i in indices], bool)
-        images, indices = images[good], indices[good]
-        images = augment(images, indices, epoch, self.seed, self.config.augment)
+        if unreadable:
+            good = np.array([int(i) not in unreadable for i in indices], bool)
+            images, indices = images[good], indices[good]
+        augment(images, indices, epoch, self.seed, self.config.augment, out=images)
         return Batch(images, self.reader.labels[indices], indices, unreadable)
 
     def plain(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
