@@ -154,6 +154,17 @@ def test_always_finite(name: str, exponent: int, kind: str, dtype: torch.dtype, 
     assert all(value.isfinite().all() for key, value in found.items() if not (dtype != torch.float32 and key[0] == "x"))
 
 
+@pytest.mark.parametrize("exponent", range(0, 21, 2))
+@pytest.mark.parametrize("name", ["sphereface", "softmax"])
+def test_long_logits_are_finite(name: str, exponent: int) -> None:
+    """Blocks whose logits are longer than float32 can tell apart, on the path of label smoothing and of margins."""
+    for seed in range(4):
+        case = batch(num_rows=12, num_features=8, num_classes=40, seed=seed)
+        head = head_for(name, case.weight_CD.float(), block_size=7, label_smoothing=0.1 if name == "softmax" else 0)
+        found = train_steps(head, case.x_ND.float() * 10.0**exponent, case.labels_N)
+        assert all(value.isfinite().all() for value in found.values())
+
+
 @pytest.mark.parametrize("name", SOFTMAX_MARGINS + BINARY_MARGINS)
 @pytest.mark.parametrize("labels", [[0], [-1], [-1, -1], [0, 0]])
 def test_one_class_one_row_none_labelled(name: str, labels: list[int]) -> None:

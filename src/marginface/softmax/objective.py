@@ -224,7 +224,10 @@ class CrossEntropy:
     def _bent_gradient(self, products_TK: Tensor, offset_T1: Tensor, rows: slice) -> None:
         bent_TK, slope_TK = self._bend(products_TK, offset_T1, rows, with_slope=True)
         scale_T1, log_sum_T1 = self.scale_R.detach()[rows, None], self.log_sum_R.detach()[rows, None]
-        grad_TK = bent_TK.mul_(scale_T1 * BITS).sub_(log_sum_T1 * BITS).exp2_()
+        bits_TK = bent_TK.mul_(scale_T1 * BITS).sub_(log_sum_T1 * BITS)
+        if self.margin.scale_from_norm or not self.margin.normalised:
+            bits_TK.clamp_max_(0)  # a probability, however coarse the rounding of long logits
+        grad_TK = bits_TK.exp2_()
         if self.label_smoothing > 0:
             grad_TK.mul_(self.by_log_sum_R[rows, None]).add_(self.by_total_R[rows, None])
         if slope_TK is not None:
