@@ -190,6 +190,7 @@ def peak_mb() -> float:
 def child(section: Section, repeats: int, name: str) -> Found:
     """Runs in a process of its own, in the environment to be measured."""
     if section.kind == "memory":
+        contender(name, 2)  # with all that it imports
         before = peak_mb()
         step = prepare(name, section.rows, section.classes)
         for _ in range(2):
