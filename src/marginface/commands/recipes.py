@@ -12,7 +12,10 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, command: str) -> None:
-    table = Table("recipe", "data | backbone | margin", "expect", title="marginface train --config RECIPE")
+    table = Table(title="marginface train --config RECIPE")
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("data | backbone | margin")
+    table.add_column("expect")
     for name, content in recipe_rows():
         table.add_row(name, content["summary"], content["expect"])
     Console().print(table)
