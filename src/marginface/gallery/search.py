@@ -18,7 +18,7 @@ class Matrix:
         self._exact = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
         # one scale for all rows, so that the products of whole numbers rank as they are
         self._scale = 127 / max(float(np.abs(vectors).max(initial=0)), 1e-12)
-        parts = [_rounded(part, self._scale) for part in self._exact.split(BLOCK)]
+        parts = [_rounded(part, self._scale) for part in torch.split(self._exact, BLOCK)]
         self._rough = torch.cat(parts) if parts else self._exact.to(torch.int8)
 
     def __len__(self) -> int:
