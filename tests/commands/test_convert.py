@@ -70,7 +70,9 @@ def test_a_signal_stops_between_batches_and_the_same_command_goes_on(
     assert len(open_reader(tmp_path / "rec")) == len(open_reader(faces))
 
 
-@pytest.mark.parametrize("words", [["nowhere", "x"], ["faces", "x", "--to=zip"], ["faces", "faces"]])
+@pytest.mark.parametrize(
+    "words", [["nowhere", "x"], ["faces", "x", "--to=zip"], ["faces", "faces"], ["faces", "x", "--workers=0"]]
+)
 def test_mistakes(faces: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert fails("convert", *words) == 2

@@ -1,6 +1,7 @@
 """`marginface align`: photographs with five points a face to aligned faces."""
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.align import align_faces, read_names, write_sheet
@@ -14,7 +15,7 @@ def options(parser: ArgumentParser) -> None:
         "source", type=str, help="a list of photographs with five points each, such as lfw_landmark.txt"
     )
     parser.add_argument("folder", type=str, help="where the aligned faces go, a folder a person")
-    parser.add_argument("--size", type=int, default=112, help="height of the faces in pixels")
+    parser.add_argument("--size", type=PositiveInt, default=112, help="height of the faces in pixels")
     parser.add_argument("--template", choices=TEMPLATES, default="arcface", help="where the five points belong")
     parser.add_argument("--people", type=str, default="", help="only the people named in this file, one a line")
     parser.add_argument("--sheet", type=str, help="PNG to look at: the first and the most suspicious faces")

@@ -1,6 +1,7 @@
 """`marginface convert`: any data set to any format that is written, bytes unchanged."""
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
@@ -13,11 +14,11 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("destination", type=str, help="a new folder; with --to bin a new file")
     parser.add_argument("--to", choices=TARGETS, default="recordio", help="the format to write")
     parser.add_argument("--subset", type=str, help="file of keys, one a line, or AdaFace's numbers and commas")
-    parser.add_argument("--min-images", type=int, default=1, help="leave out people with fewer images")
-    parser.add_argument("--identities", type=int, help="only the first so many people")
-    parser.add_argument("--limit-per-identity", type=int, help="only the first so many images of each")
+    parser.add_argument("--min-images", type=PositiveInt, default=1, help="leave out people with fewer images")
+    parser.add_argument("--identities", type=PositiveInt, help="only the first so many people")
+    parser.add_argument("--limit-per-identity", type=PositiveInt, help="only the first so many images of each")
     parser.add_argument("--pairs", type=str, help="with --to bin: the pairs.txt that says what is compared")
-    parser.add_argument("--workers", type=int, default=2, help="threads that read")
+    parser.add_argument("--workers", type=PositiveInt, default=2, help="threads that read")
 
 
 def run(options: Namespace, command: str) -> None:

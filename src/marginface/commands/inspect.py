@@ -3,6 +3,7 @@
 import json
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
@@ -18,7 +19,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=str, help="file to write all findings to")
     parser.add_argument("--html", type=str, help="file to write a page with pictures to")
     parser.add_argument("--write-clean", type=str, help="file for the keys without fault: `convert --subset` reads it")
-    parser.add_argument("--workers", type=int, default=2, help="threads that decode")
+    parser.add_argument("--workers", type=PositiveInt, default=2, help="threads that decode")
 
 
 def run(options: Namespace, command: str) -> None:
