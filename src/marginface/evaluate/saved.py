@@ -45,13 +45,15 @@ def choose_result(result: str | Path, benchmark: str = "") -> Mapping[str, Any]:
 
 
 def store_threshold(model: str | Path, advice: ThresholdAdvice) -> Path:
-    """Writes the advice into the model's config.json under notes.threshold; returns that file's path."""
+    """Adds the advice to notes.threshold of the model's config.json, a list with one entry a FAR; returns its path."""
     folder = Path(model) / "model" if (Path(model) / "model").is_dir() else Path(model)
     file = folder / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        config.setdefault("notes", {})["threshold"] = advice.to_json()
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        notes = config.setdefault("notes", {})
+        others = [one for one in notes.get("threshold", []) if one["far"] != advice.far]
+        notes["threshold"] = sorted([*others, advice.to_json()], key=lambda one: float(one["far"]))
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise InputError(f"{file} is not a marginface model description ({error}); give a model's folder") from error
     with replace_file(file) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -152,9 +152,10 @@ def _named_table(path: Path, columns: int) -> tuple[np.ndarray, np.ndarray]:
     width = columns + 1
     if not words or len(words) % width:
         raise InputError(f"{path}: every line must hold a name and {columns} numbers; {_uneven_line(path, width)}")
-    table = np.array(words).reshape(-1, width)
+    names = np.array(words[::width]).astype(str)
+    del words[::width]
     try:
-        return table[:, 0].astype(str), table[:, 1:].astype(np.float64)
+        return names, np.fromiter(map(float, words), np.float64, len(words)).reshape(-1, columns)
     except ValueError as error:
         raise InputError(f"{path}: {error}; {_uneven_line(path, width)}") from error
 
