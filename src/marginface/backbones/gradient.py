@@ -65,7 +65,7 @@ def _smooth(x: Tensor, weights: tuple[int, ...]) -> Tensor:
 
 def _without_contrast(cells: Tensor) -> Tensor:
     """Each level's directions divided by their energy in the 5×5 surroundings; square root."""
-    by_level = cells.reshape(len(cells), len(LEVELS), ORIENTATIONS, *cells.shape[2:])
+    by_level = cells.reshape(cells.shape[0], len(LEVELS), ORIENTATIONS, *cells.shape[2:])
     energy = F.avg_pool2d(F.pad(by_level.square().sum(2), (2,) * 4, mode="replicate"), 5, 1).sqrt()
     return (by_level / (energy.unsqueeze(2) + 0.003) + 1e-6).sqrt().flatten(1, 2)
 
