@@ -38,6 +38,8 @@ def test_stored_scores_and_measured_anew_agree(runs: Path, capsys: pytest.Captur
 def test_what_cannot_be_compared(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "give at least two different runs" in refused(["compare", "a"], capsys)
     assert "give at least two different runs" in refused(["compare", "a", "a"], capsys)
+    words = ["compare", "a", "b", "--benchmark", "closedset:people"]
+    assert "people closed set is not made of pairs with folds" in refused(words, capsys)
     assert "c/metrics.json does not exist: give a run" in refused(["compare", "a", "c/metrics.json"], capsys)
     cli.main(["evaluate", "b", "--benchmark", "pairs:people", "--json=b/metrics.json", "--report="])
     assert "no benchmark was measured on all of them (a: set; b: people)" in refused(["compare", "a", "b"], capsys)

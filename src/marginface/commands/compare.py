@@ -8,6 +8,7 @@ from rich.console import Console
 from marginface.commands.shared import load_model
 from marginface.errors import InputError
 from marginface.evaluate import Benchmark, measure, open_benchmarks, publish
+from marginface.evaluate.pairs import PairsBenchmark
 from marginface.evaluate.saved import studied
 from marginface.metrics.compare import Comparison, compare
 from marginface.metrics.result import VerificationResult
@@ -46,6 +47,9 @@ def run(options: Namespace, command: str) -> None:
 
 
 def _measured(models: Sequence[str], benchmarks: Sequence[Benchmark]) -> list[list[VerificationResult]]:
+    """Raises InputError for benchmarks without folds, whose millions of pairs are not drawn again and again."""
+    if unfit := [one.name for one in benchmarks if not isinstance(one, PairsBenchmark)]:
+        raise InputError(f"{unfit[0]} is not made of pairs with folds; compare on lfw.bin, lfw:ROOT or pairs:FOLDER")
     return [[measure(one, load_model(model), name=model) for one in benchmarks] for model in models]
 
 
