@@ -97,7 +97,9 @@ def _download(get: Callable[[], Any]) -> Any:
     try:
         return get()
     except OSError as error:  # of urllib, and wrong checksums
-        raise InputError(f"the download failed: {error}; try again, or with another network.") from error
+        raise InputError(
+            f"the download failed: {str(error).rstrip('.')}; try again, or with another network."
+        ) from error
 
 
 SOURCES = {
