@@ -35,8 +35,8 @@ def network(preprocessing: Preprocessing | None = None) -> Embedder:
     model = Embedder.create(ModelConfig("small", 16, {"width": 4}), preprocessing)
     for module_ in model.backbone.modules():
         if isinstance(module_, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
-            module_.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            module_.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            module_.running_mean.normal_(0, 0.1)
+            module_.running_var.uniform_(0.5, 1.5)
     return model
 
 
