@@ -1,5 +1,6 @@
 """Eight-bit integers after training: ranges of the activations are read off real faces."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,21 @@ def quantise_onnx(source: Path, target: Path, batches: Sequence[np.ndarray]) -> 
     onnx = library("onnx", "onnx")
     graph = onnx.load(str(source)).graph
     heavy = [node.name for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    quantization.quantize_static(
-        str(source),
-        str(target),
-        _Batches(batches, graph.input[0].name),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=quantization.QuantType.QInt8,
-        weight_type=quantization.QuantType.QInt8,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        nodes_to_exclude=[heavy[0], heavy[-1]],
-    )
+    logging.disable(logging.WARNING)  # advice about a preparation that the exporter has already done
+    try:
+        quantization.quantize_static(
+            str(source),
+            str(target),
+            _Batches(batches, graph.input[0].name),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_exclude=[heavy[0], heavy[-1]],
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def quantise_openvino(xml: Path, batches: Sequence[np.ndarray]) -> Any:
