@@ -51,7 +51,7 @@ class Store:
         ):  # they print a traceback for "is there an alias yet?" and "is it locked?"
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
-            self._client = library.MilvusClient(address)
+            self._client = library.MilvusClient(address, timeout=60)  # a busy machine may take its time
         except Exception as error:  # no common base class: connection, lock and format errors
             raise InputError(f"{address} cannot be opened ({_short(error)}); is another process using it?") from error
         self.address, self._library, self._alias = address, library, collection
