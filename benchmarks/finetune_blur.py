@@ -2,7 +2,7 @@
 
 The study of the VN-Celeb fork of AdaFace in small: a model trained on sharp faces is tuned with AdaFace's margin and
 augmentations on blurred pictures of its training people, their sharp ones beside. Claims: clearly better on blur, no
-worse on sharp pictures. Run `python benchmarks/finetune_blur.py runs/lfw-scratch lfw` (about 10 minutes on two cores),
+worse on sharp pictures. Run `python benchmarks/finetune_blur.py runs/lfw-scratch lfw` (19 minutes on two busy cores),
 or with --quick for a look. Writes benchmarks/finetune_blur.md with --write.
 
 lfw holds train/ and val/, aligned faces in a folder a person, and pairs_val.txt.
