@@ -62,7 +62,9 @@ def serve() -> Iterator[Hub]:
                 hub.large[path.rpartition("/")[2]] = sent
                 return self.answer({})
             if path.endswith(".git/info/lfs/objects/batch"):
-                return self.answer({"transfer": "basic", "objects": [self.offer(o) for o in json.loads(sent)["objects"]]})
+                return self.answer(
+                    {"transfer": "basic", "objects": [self.offer(o) for o in json.loads(sent)["objects"]]}
+                )
             name = "/".join(path.removeprefix("/api/models").split("/")[1:3])
             if name not in hub.repositories:
                 return self.answer({"error": "none"}, 404, {"X-Error-Code": "RepoNotFound"})
@@ -94,7 +96,9 @@ def serve() -> Iterator[Hub]:
             if "/tree/" in path:
                 return self.answer(listed)
             siblings = [{"rfilename": key, "size": len(value)} for key, value in files.items()]
-            return self.answer({"id": name, "modelId": name, "sha": SHA, "siblings": siblings, "private": False, "tags": []})
+            return self.answer(
+                {"id": name, "modelId": name, "sha": SHA, "siblings": siblings, "private": False, "tags": []}
+            )
 
         def file(self, content: bytes | None) -> None:
             if content is None:

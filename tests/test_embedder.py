@@ -60,9 +60,7 @@ def test_a_mirror_image_embeds_the_same_with_flip_only(model: Embedder, faces: n
 
 
 @pytest.mark.parametrize(("flip", "length"), [("add", 16), ("concat", 32), ("none", 16)])
-def test_mirror_images_are_used_as_the_authors_do(
-    model: Embedder, faces: np.ndarray, flip: str, length: int
-) -> None:
+def test_mirror_images_are_used_as_the_authors_do(model: Embedder, faces: np.ndarray, flip: str, length: int) -> None:
     theirs = Embedder(model.backbone, model.config, Preprocessing(flip=flip))
     plain = np.concatenate(list(theirs.raw([faces], flip=False)))
     mirrored = np.concatenate(list(theirs.raw([np.ascontiguousarray(faces[:, :, ::-1])], flip=False)))

@@ -36,7 +36,14 @@ def test_a_checkpoint_becomes_a_model(state: State, capsys: pytest.CaptureFixtur
     torch.save({"epoch": 3, "state_dict": halved}, "renamed.bin")
     cli.main(["import", "renamed.bin", "-o", "model"])
     said = capsys.readouterr().out
-    for expected in ("insightface", "mobilefacenet", "8 numbers", "DataParallel", "float16; converted", "written to model"):
+    for expected in (
+        "insightface",
+        "mobilefacenet",
+        "8 numbers",
+        "DataParallel",
+        "float16; converted",
+        "written to model",
+    ):
         assert expected in said
     again = marginface.load("model")
     assert (again.config.backbone, again.config.num_features) == ("mobilefacenet", 8)
@@ -55,7 +62,11 @@ def test_what_does_not_fit_is_a_table_and_may_be_allowed(state: State, capsys: p
     torch.save(wrong, "backbone.pth")
     assert run("import", "backbone.pth", "-o", "model") == 2
     error = capsys.readouterr().err
-    for line in (r"missing +conv_sep\.layers\.1\.weight", r"mismatched +layers\.0\.layers\.1\.bias .*\[7\]", r"unexpected +extra"):
+    for line in (
+        r"missing +conv_sep\.layers\.1\.weight",
+        r"mismatched +layers\.0\.layers\.1\.bias .*\[7\]",
+        r"unexpected +extra",
+    ):
         assert re.search(line, error), error
     cli.main(["import", "backbone.pth", "-o", "model", "--allow-partial"])
     assert "fresh weights where the file's do not fit" in capsys.readouterr().out

@@ -33,9 +33,7 @@ def run(options: Namespace, command: str) -> None:
     console = Console()
     console.print(table)
     what = f", {BATCH} at once, {torch.get_num_threads()} threads, plain float32" if options.speed else ""
-    console.print(
-        f"without class weights; any timm:NAME works too{what}", style="dim", highlight=False, soft_wrap=True
-    )
+    console.print(f"without class weights; any timm:NAME works too{what}", style="dim", highlight=False, soft_wrap=True)
 
 
 @torch.no_grad()
