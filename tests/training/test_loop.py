@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from marginface import cli
+from marginface.evaluate.saved import find_models
 from marginface.loading.loader import Batch
 from marginface.training.loop import Trainer
 from marginface.training.run import Run
@@ -59,3 +60,12 @@ def test_clipping_is_the_backbones_alone(tmp_path: Path, monkeypatch: pytest.Mon
     rest = sum(norm**2 for norm in norms_of_step if norm != head) ** 0.5
     assert head > 100
     assert rest == pytest.approx(0.1, rel=1e-3)
+
+
+def test_every_evaluated_model_is_kept_when_asked(tmp_path: Path) -> None:
+    people = write_people(tmp_path / "people")
+    words = [f"--data.train={people}", "--data.batch_size=16", f"--output={tmp_path / 'runs'}", "--train.epochs=2"]
+    cli.main(["train", *words, *TINY, "--train.eval_every=5", "--train.keep_models=true", "--name=kept"])
+    found = [path.name for path in find_models(tmp_path / "runs" / "kept")]
+    assert found[-1] == "model"
+    assert [name for name in found if name.startswith("step-")] == ["step-5", "step-10", "step-12"]

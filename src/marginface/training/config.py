@@ -58,6 +58,7 @@ class LoopConfig:
         epochs: passes over the training set; a fraction is fine
         log_every: steps between rows of metrics.csv
         eval_every: steps between evaluations; 0 = only at the end
+        keep_models: keep the model of every evaluation in checkpoints/step-N, for evaluate --all-checkpoints
         checkpoint_every: steps between checkpoints to resume from; 0 = only at the end
         accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
         freeze: parts of the network that stay as they are, by the beginnings of their modules' names with commas
@@ -72,6 +73,7 @@ class LoopConfig:
     epochs: float = 10.0
     log_every: int = 20
     eval_every: int = 0
+    keep_models: bool = False
     checkpoint_every: int = 500
     accumulate: int = 1
     freeze: str = ""

@@ -210,7 +210,7 @@ class Trainer:
         }
 
     def evaluate(self, run: Run) -> dict[str, float]:
-        """Accuracy on each benchmark; keeps the model in checkpoints/best when their mean is the best so far."""
+        """Accuracy on each benchmark; the model stays in checkpoints/best when their mean is the best so far."""
         scores = {}
         if self.fabric.is_global_zero:
             scores = {b.name: measure(b, self.model, replicates=0).accuracy.mean for b in self.benchmarks}
@@ -219,6 +219,8 @@ class Trainer:
             if mean > self.best:
                 self.best, self.since_best = mean, 0
                 self.model.save(run.best)
+            if self.config.train.keep_models:
+                self.model.save(run.model_of(self.step))
         self.best, self.since_best = self.fabric.broadcast((self.best, self.since_best))
         return scores
 

@@ -45,6 +45,10 @@ class Run:
         """The model that fine-tuning began with."""
         return self.folder / "checkpoints" / "start"
 
+    def model_of(self, step: int) -> Path:
+        """The model as it was at a step, where every evaluated one is kept."""
+        return self.folder / "checkpoints" / f"step-{step}"
+
     def last(self, rank: int = 0, world_size: int = 1) -> Path:
         """Where a process keeps its state; each has classes of its own, so several processes have a file each."""
         name = "last.pt" if world_size == 1 else f"last-{rank + 1}-of-{world_size}.pt"
