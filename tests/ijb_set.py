@@ -29,7 +29,7 @@ def write_ijb(root: Path, name: str = "IJBC", people: int = 8, seed: int = 0) ->
         face = np.clip(bases[person] + random.normal(0, 25, (7, 7, 3)), 0, 255).astype(np.uint8)
         picture = cv2.resize(face, (150, 140), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(crops / f"{index}.jpg"), picture)
-        points = [*ARCFACE_112, 19, 14, *random.normal(0, 1, (5, 2))]
+        points = ARCFACE_112 + np.array([19, 14]) + random.normal(0, 1, (5, 2))
         tid_mid.append(f"{index}.jpg {template} {medium}")
         numbers = " ".join(f"{value:.3f}" for value in points.ravel())
         points_score.append(f"{index}.jpg {numbers} {random.uniform(0.6, 1):.4f}")
