@@ -1,8 +1,8 @@
 """What every reader is: random access to records of one face data set. Leaf: knows nothing of decoding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -40,6 +40,25 @@ class Reader(Protocol):
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records at `indices`, in that order. Raises InputError naming file, record and byte offset."""
         ...
+
+
+class LazyRecords(Sequence[Record]):
+    """`count` records, each read by `at(position)` only when it is asked for. Positions are 0 to count - 1."""
+
+    def __init__(self, count: int, at: Callable[[int], Record]) -> None:
+        self._count, self._at = count, at
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._at(range(len(self))[index])
 
 
 @dataclass(frozen=True)

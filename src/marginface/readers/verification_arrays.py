@@ -2,44 +2,26 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.base import Record, VerificationSet
+from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.mapped import NPY_ERRORS
 
 
-class ArrayImages(Sequence[Record]):
-    """RGB uint8 records made one at a time from a mapped array of (N, 3, H, W) or (N, H, W, 3).
+def _record(array: np.ndarray, position: int, name: str) -> Record:
+    """An RGB uint8 record from a mapped array of (N, 3, H, W) or (N, H, W, 3).
 
     float32 arrays are AdaFace's: BGR, normalised to [-1, 1]; uint8 arrays are RGB.
     """
-
-    def __init__(self, array: np.ndarray, name: str) -> None:
-        self._array = array
-        self._name = name
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        image = np.array(self._array[position])
-        if image.shape[0] == 3:
-            image = image.transpose(1, 2, 0)
-        if image.dtype == np.float32:
-            image = np.clip(np.rint(image[..., ::-1] * 127.5 + 127.5), 0, 255).astype(np.uint8)
-        return Record(np.ascontiguousarray(image), position // 2, f"{self._name}:{position}")
+    image = np.array(array[position])
+    if image.shape[0] == 3:
+        image = image.transpose(1, 2, 0)
+    if image.dtype == np.float32:
+        image = np.clip(np.rint(image[..., ::-1] * 127.5 + 127.5), 0, 255).astype(np.uint8)
+    return Record(np.ascontiguousarray(image), position // 2, f"{name}:{position}")
 
 
 def is_memfile(path: Path) -> bool:
@@ -117,4 +99,5 @@ def _verification_set(array: np.ndarray, issame: np.ndarray, file: Path, name: s
         raise InputError(f"{file}: an array of {array.dtype} {array.shape} is no set of colour images.")
     if len(array) != 2 * len(issame) or len(issame) == 0:
         raise InputError(f"{file}: has {len(array)} images, but there are {len(issame)} pairs; two a pair are needed.")
-    return VerificationSet(ArrayImages(array, name), issame, name)
+    images = LazyRecords(len(array), lambda position: _record(array, position, name))
+    return VerificationSet(images, issame, name)

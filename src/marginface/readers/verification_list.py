@@ -7,45 +7,18 @@ header with is_same      CSV such as CVLface's pairs.csv once it has that column
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.base import Record, VerificationSet
+from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.names import PackedNames
 
 IMAGE = re.compile(r"\.(jpe?g|png|bmp|webp|ppm|pgm)$", re.IGNORECASE)
 SEPARATOR = re.compile(r"[\s,]+")
 FLAGS = {"0": False, "1": True, "false": False, "true": True}
 Pair = tuple[str, str, bool]
-
-
-class FileImages(Sequence[Record]):
-    """Records read from their files only when they are asked for."""
-
-    def __init__(self, root: Path, names: PackedNames, path: Path) -> None:
-        self._root, self._names, self._path = root, names, path
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        file = self._root / self._names[position]
-        try:
-            image = file.read_bytes()
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._path}: pair {position // 2}, {file}, cannot be read: {error}.") from error
-        return Record(image, position // 2, self._names[position])
 
 
 def is_pair_list(path: Path) -> bool:
@@ -71,7 +44,16 @@ def read_pair_list(path: Path) -> VerificationSet:
         raise InputError(f"{path}: names no pairs.")
     names = PackedNames(side for first, second, _ in pairs for side in (first, second))
     issame = np.array([same for _, _, same in pairs], dtype=bool)
-    return VerificationSet(FileImages(_root(path, names[0]), names, path), issame, path.stem)
+    root = _root(path, names[0])
+
+    def image(position: int) -> Record:
+        file = root / names[position]
+        try:
+            return Record(file.read_bytes(), position // 2, names[position])
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: pair {position // 2}, {file}, cannot be read: {error}.") from error
+
+    return VerificationSet(LazyRecords(len(names), image), issame, path.stem)
 
 
 def _pairs(path: Path, lines: list[str]) -> list[Pair]:

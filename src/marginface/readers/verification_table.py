@@ -1,38 +1,13 @@
 """Verification sets saved by Hugging Face `datasets`, as CVLface publishes them. Opened by `open_verification`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.base import Record, VerificationSet
+from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.table import IMAGES, encoded_image, find_column
 from marginface.readers.table_parts import Table, is_table
-
-
-class TableImages(Sequence[Record]):
-    """Records read from the table only when they are asked for; `order` are their rows."""
-
-    def __init__(self, table: Table, column: str, order: np.ndarray) -> None:
-        self._table, self._column, self._order = table, column, order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        row = int(self._order[position])
-        (cells,) = self._table.rows([row], (self._column,))
-        image, _ = encoded_image(cells[self._column], self._table.where(row))
-        return Record(image, position // 2, f"{self._table.path.name}:{position}")
 
 
 def is_verification_table(path: Path) -> bool:
@@ -53,4 +28,11 @@ def read_table(path: Path) -> VerificationSet:
     issame = same[order].astype(bool).reshape(-1, 2)
     if (issame[:, 0] != issame[:, 1]).any():
         raise InputError(f"{path}: pair {int((issame[:, 0] != issame[:, 1]).argmax())} says both same and different.")
-    return VerificationSet(TableImages(table, image, order), issame[:, 0], path.name)
+
+    def record(position: int) -> Record:
+        row = int(order[position])
+        (cells,) = table.rows([row], (image,))
+        encoded, _ = encoded_image(cells[image], table.where(row))
+        return Record(encoded, position // 2, f"{path.name}:{position}")
+
+    return VerificationSet(LazyRecords(len(order), record), issame[:, 0], path.name)
