@@ -3,6 +3,7 @@
     python benchmarks/softmax.py --write          # everything, about 8 minutes on 2 quiet cores: benchmarks/softmax.md
     python benchmarks/softmax.py times-85742      # one section; --write replaces this section alone
     python benchmarks/softmax.py --quick          # everything on a fiftieth of the classes
+    python benchmarks/softmax.py --device cuda --write            # on a GPU: benchmarks/softmax_cuda.md
 
 Every section runs in processes of its own, and one that fails leaves the others alone. Alternatives take turns in one
 process; medians of --repeats rounds after one that does not count. "tuned" is the same in an environment where malloc
@@ -33,6 +34,7 @@ TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MAL
 FEATURES = 512
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 QUICK = 50  # --quick divides the classes by this
+PASS = 2**26  # numbers in a pass over memory
 Step = Callable[[], None]
 Found = dict[str, float]
 
@@ -114,13 +116,14 @@ def margin_of(name: str, num_classes: int) -> nn.Module:
     return create_margin(name if name in list_margins() else "arcface", **options)
 
 
-def prepare(name: str, rows: int, num_classes: int) -> Step:
+def prepare(name: str, rows: int, num_classes: int, device: str) -> Step:
     """One training step of a contender on a fixed batch."""
     torch.manual_seed(0)
     head, fused = contender(name, num_classes)
+    head.to(device)
     optimizer = None if fused else torch.optim.SGD(head.parameters(), **SGD)
-    x_ND = torch.randn(rows, FEATURES, requires_grad=True)
-    labels_N = torch.randint(0, num_classes, (rows,))
+    x_ND = torch.randn(rows, FEATURES, device=device, requires_grad=True)
+    labels_N = torch.randint(0, num_classes, (rows,), device=device)
 
     def step() -> None:
         x_ND.grad = None
@@ -128,16 +131,23 @@ def prepare(name: str, rows: int, num_classes: int) -> Step:
         if optimizer is not None:
             optimizer.step()
             optimizer.zero_grad()
+        wait(device)
 
     return step
 
 
-def prepared(names: tuple[str, ...], rows: int, num_classes: int) -> dict[str, Step]:
+def wait(device: str) -> None:
+    """Until the device has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def prepared(names: tuple[str, ...], rows: int, num_classes: int, device: str) -> dict[str, Step]:
     """The contenders that can be had here; the others are told of."""
     steps = {}
     for name in names:
         try:
-            steps[name] = prepare(name, rows, num_classes)
+            steps[name] = prepare(name, rows, num_classes, device)
         except (ImportError, RuntimeError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
     return steps
@@ -155,60 +165,76 @@ def medians(steps: dict[str, Step], repeats: int) -> Found:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def machine_steps(rows: int) -> dict[str, Step]:
-    """What the floor is made of: one block's three products in both types, and one pass over memory."""
-    block = default_block(rows, FEATURES, torch.device("cpu"))
+def machine_steps(rows: int, num_classes: int, device: str) -> dict[str, Step]:
+    """What the floor is made of: the three products of all blocks in both types, and one pass over memory."""
+    block = default_block(rows, FEATURES, torch.device(device))
+    blocks = max(1, round(num_classes / block))
+
+    def repeated(multiply: Step) -> Step:
+        def step() -> None:
+            for _ in range(blocks):
+                multiply()
+            wait(device)
+
+        return step
+
     steps: dict[str, Step] = {}
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        x, w, p = (torch.randn(shape).to(dtype) for shape in ((rows, FEATURES), (block, FEATURES), (rows, block)))
+        shapes = (rows, FEATURES), (block, FEATURES), (rows, block)
+        x, w, p = (torch.randn(shape, device=device).to(dtype) for shape in shapes)
         out, by_x, by_w = torch.empty_like(p), torch.empty_like(x), torch.empty_like(w)
-        steps[f"{name} xW"] = lambda x=x, w=w, out=out: product(x, w, lambda: out)
-        steps[f"{name} pW"] = lambda p=p, w=w, by_x=by_x: product(p, w.T, lambda: by_x)
-        steps[f"{name} pX"] = lambda p=p, x=x, by_w=by_w: torch.mm(p.T, x, out=by_w)
-    big = torch.zeros(2**26)
-    steps["memory"] = lambda: big.add_(1.0)
-    return steps
+        steps[f"{name} xW"] = repeated(lambda x=x, w=w, out=out: product(x, w, lambda: out))
+        steps[f"{name} pW"] = repeated(lambda p=p, w=w, by_x=by_x: product(p, w.T, lambda: by_x))
+        steps[f"{name} pX"] = repeated(lambda p=p, x=x, by_w=by_w: torch.mm(p.T, x, out=by_w))
+    big = torch.zeros(PASS, device=device)
+
+    def one_pass() -> None:
+        big.add_(1.0)
+        wait(device)
+
+    return steps | {"memory": one_pass}
 
 
-def products_ms(found: Found, kind: str, rows: int, num_classes: int) -> float:
+def products_ms(found: Found, kind: str) -> float:
     """The three products that no method can do without, at the machine's own rate."""
-    blocks = num_classes / default_block(rows, FEATURES, torch.device("cpu"))
-    return blocks * sum(found[f"{kind} {shape}"] for shape in ("xW", "pW", "pX"))
+    return sum(found[f"{kind} {shape}"] for shape in ("xW", "pW", "pX"))
 
 
-def floor_ms(found: Found, kind: str, rows: int, num_classes: int) -> float:
+def floor_ms(found: Found, kind: str, num_classes: int) -> float:
     """Three products, and five passes over weights and momentum at the machine's own memory bandwidth."""
-    passes = 5 * num_classes * FEATURES * 4 / (2**26 * 4 * 2) * found["memory"]  # add_ reads and writes
-    return products_ms(found, kind, rows, num_classes) + passes
+    passes = 5 * num_classes * FEATURES / (PASS * 2) * found["memory"]  # add_ reads and writes
+    return products_ms(found, kind) + passes
 
 
-def peak_mb() -> float:
+def peak_mb(device: str) -> float:
     """The highest memory of this process so far; ru_maxrss would begin with its parent's."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def child(section: Section, repeats: int, name: str) -> Found:
+def child(section: Section, repeats: int, name: str, device: str) -> Found:
     """Runs in a process of its own, in the environment to be measured."""
     if section.kind == "memory":
         contender(name, 2)  # with all that it imports
-        before = peak_mb()
-        step = prepare(name, section.rows, section.classes)
+        before = peak_mb(device)
+        step = prepare(name, section.rows, section.classes, device)
         for _ in range(2):
             step()
-        return {name: peak_mb() - before}
-    steps = prepared(section.contenders, section.rows, section.classes)
+        return {name: peak_mb(device) - before}
+    steps = prepared(section.contenders, section.rows, section.classes, device)
     found = medians(steps, repeats)
     if section.kind == "margins":
         return found
     steps.clear()
     gc.collect()
-    return found | medians(machine_steps(section.rows), repeats)
+    return found | medians(machine_steps(section.rows, section.classes, device), repeats)
 
 
 def run_child(key: str, arguments: argparse.Namespace, name: str = "", tuned: bool = False) -> Found:
     """The figures of a child process; nothing where it died."""
     words = [sys.executable, __file__, key, "--child", name or key, "--repeats", str(arguments.repeats)]
-    words += ["--threads", str(arguments.threads)] + ["--quick"] * arguments.quick
+    words += ["--threads", str(arguments.threads), "--device", arguments.device] + ["--quick"] * arguments.quick
     done = subprocess.run(words, env=os.environ | (TUNED if tuned else {}), stdout=subprocess.PIPE, check=False)
     if done.returncode:
         print(f"{key} {name}: died with {done.returncode}", file=sys.stderr)
@@ -223,14 +249,17 @@ def table(*rows: tuple[str, ...]) -> str:
 
 
 def times_section(key: str, section: Section, arguments: argparse.Namespace) -> str:
-    columns = [run_child(key, arguments, tuned=tuned) for tuned in (False, True)]
-    head = ["", "ms", "× eager", "× pml", "× floor", "tuned: ms", "× eager", "× pml", "× floor", "goal, × eager"]
+    on_cpu = arguments.device == "cpu"  # malloc and the goals are the CPU's
+    columns = [run_child(key, arguments, tuned=tuned) for tuned in ((False, True) if on_cpu else (False,))]
+    head = ["", "ms", "× eager", "× pml", "× floor"]
+    if on_cpu:
+        head += ["tuned: ms", "× eager", "× pml", "× floor", "goal, × eager"]
     rows = [tuple(head)]
     for name in section.contenders:
         cells = [name]
         for found in columns:
             cells += times_cells(found, name, section)
-        rows.append((*cells, section.goals.get(name, "")))
+        rows.append((*cells, *([section.goals.get(name, "")] if on_cpu else [])))
     notes = [machine_note(found, section) for found in columns[:1] if found]
     return "\n\n".join([table(*rows), *notes])
 
@@ -241,16 +270,16 @@ def times_cells(found: Found, name: str, section: Section) -> list[str]:
         return ["failed", "", "", ""]
     faster = [f"{found[other] / found[name]:.1f}" if other in found else "" for other in ("eager", "pml")]
     kind = "bf16" if "bf16" in name else "fp32"
-    of_floor = "" if "sampled" in name else f"{found[name] / floor_ms(found, kind, section.rows, section.classes):.2f}"
-    return [f"{found[name]:,.0f}", *faster, of_floor]
+    of_floor = "" if "sampled" in name else f"{found[name] / floor_ms(found, kind, section.classes):.2f}"
+    return [f"{found[name]:,.{0 if found[name] >= 100 else 2}f}", *faster, of_floor]
 
 
 def machine_note(found: Found, section: Section) -> str:
     work = 3 * 2 * section.rows * FEATURES * section.classes / 1e6
     lines = []
     for kind in ("fp32", "bf16"):
-        products = products_ms(found, kind, section.rows, section.classes)
-        floor = floor_ms(found, kind, section.rows, section.classes)
+        products = products_ms(found, kind)
+        floor = floor_ms(found, kind, section.classes)
         share = f"; ours reaches {products / found[f'ours-{kind}']:.0%} of it" if f"ours-{kind}" in found else ""
         lines.append(f"{kind}: this machine multiplies {work / products:,.0f} GFLOP/s{share}; floor {floor:,.0f} ms.")
     return "\n".join(lines)
@@ -294,8 +323,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; none: all")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help=f"classes / {QUICK}, three repeats; never written")
-    parser.add_argument("--write", action="store_true", help="to benchmarks/softmax.md")
+    parser.add_argument("--write", action="store_true", help="to benchmarks/softmax.md or softmax_cuda.md")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     unknown = set(arguments.sections) - set(SECTIONS)
@@ -314,7 +344,8 @@ def main() -> None:
     if arguments.child:
         torch.set_num_threads(arguments.threads)
         (key,) = arguments.sections
-        print(json.dumps(child(sized(SECTIONS[key], arguments.quick), arguments.repeats, arguments.child)))
+        section = sized(SECTIONS[key], arguments.quick)
+        print(json.dumps(child(section, arguments.repeats, arguments.child, arguments.device)))
         return
     arguments.repeats = min(3, arguments.repeats) if arguments.quick else arguments.repeats
     done = {}
@@ -324,7 +355,8 @@ def main() -> None:
         done[title] = WRITERS[section.kind](key, section, arguments)
         print(f"## {title}\n\n{done[title]}\n", flush=True)
         if arguments.write and not arguments.quick:
-            write(Path(__file__).with_suffix(".md"), done)
+            page = "softmax.md" if arguments.device == "cpu" else "softmax_cuda.md"
+            write(Path(__file__).with_name(page), done)
 
 
 if __name__ == "__main__":
