@@ -12,6 +12,7 @@ from marginface.backbones.iresnet import Block
 
 LEVELS = (4, 2, 1)  # of a pyramid, with the cells in pixels of each level: all give 28×28 cells
 ORIENTATIONS = 8
+NOISE = 1e-4  # gradients below it are nobody's
 
 
 class OrientedGradients(nn.Module):
@@ -46,11 +47,12 @@ class OrientedGradients(nn.Module):
 
     def _magnitudes(self, grey: Tensor) -> Tensor:
         """Gradient magnitudes by direction: (N, 1, H, W) -> (N, 8, H, W)."""
-        grey = F.pad(grey, (1,) * 4, mode="replicate")
+        # counted in NOISE, so that what keeps the quotient finite is 1: exporters take 1e-8 for nothing and drop it
+        grey = F.pad(grey / NOISE, (1,) * 4, mode="replicate")
         x = grey[:, :, 1:-1, 2:] - grey[:, :, 1:-1, :-2]
         y = grey[:, :, 2:, 1:-1] - grey[:, :, :-2, 1:-1]
         along = (x * self.directions[0] + y * self.directions[1]).clamp(min=0)
-        return along**3 / (x**2 + y**2 + 1e-8)
+        return NOISE * along**3 / (x**2 + y**2 + 1)
 
 
 def _smooth(x: Tensor, weights: tuple[int, ...]) -> Tensor:
