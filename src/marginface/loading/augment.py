@@ -12,6 +12,7 @@ from marginface.loading.draws import Draws, between, factor, hashed, uniform
 from marginface.loading.published import GREY
 
 Images = np.ndarray  # RGB uint8
+OPERATIONS = ("geometric", "photometric", "colour", "grey", "side_light", "blur", "low_res", "cut_out")
 PUBLISHED = (
     *("adaface_crop", "adaface_low_res", "adaface_photometric", "openvino_cut_out", "openvino_rotation"),
     *("openvino_blur", "motion_blur", "jpeg", "erasing"),
@@ -106,21 +107,26 @@ def augment(
     """
     if out is None:
         out = np.empty((len(images), *np.shape(images[0])), np.uint8) if len(images) else np.asarray(images)
-    later = any(getattr(config, name) for name in PUBLISHED)
+    if out is not images:
+        for row, image in zip(out, images, strict=True):
+            row[:] = image
+    early, later = (any(getattr(config, name) for name in names) for names in (OPERATIONS, PUBLISHED))
     draws = uniform(np.asarray(indices), epoch, seed, count=64 if later else 32)
-    for image, draw, row in zip(images, draws, out, strict=True):
-        changed = _augment_one(image, draw, config)
+    for position in np.flatnonzero(draws[:, 0] < config.flip).tolist():
+        cv2.flip(out[position], 1, out[position])  # numpy takes ten times as long, and keeps the other threads waiting
+    if not early and not later:
+        return out
+    for row, draw in zip(out, draws, strict=True):
+        changed = _augment_one(row, draw, config) if early else row
         if later:
             changed = _published(changed, draw, config)
-        if changed is not image or out is not images:
+        if changed is not row:
             row[:] = changed
     return out
 
 
 def _augment_one(image: Images, u: Draws, c: AugmentConfig) -> Images:
-    """Every operation has its own draws, so that switching one on leaves the others as they were."""
-    if u[0] < c.flip:
-        image = cv2.flip(image, 1)  # numpy takes ten times as long, and keeps the other threads waiting
+    """Every operation but the flip. Each has its own draws, so that switching one on leaves the others as they were."""
     if u[1] < c.geometric:
         image = _move(image, u[2:8], c)
     if u[8] < c.photometric:

@@ -13,6 +13,7 @@ from marginface.errors import InputError
 from marginface.readers.base import Record
 from marginface.readers.image_size import JPEG, image_size
 
+TABLES, AFTER_JFIF = b"\xff\xdb", 20  # the marker of a JPEG's quantisation tables; where its first segment ends
 MAX_PIXELS = 1 << 26  # 200 MB once decoded; what claims to be larger is refused before memory is taken
 
 
@@ -29,16 +30,20 @@ def decode(record: Record) -> np.ndarray:
 
 
 def decode_batch(
-    records: Sequence[Record], size: int = 112, resize: bool = False, threads: int = 1
+    records: Sequence[Record],
+    size: int = 112,
+    resize: bool = False,
+    threads: int = 1,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Pictures of many records: RGB uint8 (N, size, size, 3), and {position: reason} of those not readable.
 
     Rows of unreadable images are zero: the caller leaves them out. With `resize`, the short side is scaled to
-    `size` and the middle cut out.
+    `size` and the middle cut out. out: where the pictures go; new memory costs a tenth of the time of decoding.
 
     Raises InputError for an image of another size, unless `resize` is given.
     """
-    images = np.empty((len(records), size, size, 3), dtype=np.uint8)
+    images = np.empty((len(records), size, size, 3), dtype=np.uint8) if out is None else out
     failures: dict[int, str] = {}
 
     def fill(positions: range) -> None:
@@ -100,6 +105,8 @@ def _decoded_into(out: np.ndarray, data: bytes) -> bool:
 
 def _has_exif(data: bytes) -> bool:
     """Whether a JPEG has the segment that may ask for a rotation; some programs put others before it."""
+    if data.startswith(TABLES, AFTER_JFIF):  # as most have it: the tables follow at once, and no such segment them
+        return False
     return data.find(b"Exif\0\0", 0, 4096) >= 0
 
 

@@ -1,6 +1,8 @@
 """Readers -> batches: decodes and augments ahead of the training step in threads, in a fixed order."""
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +17,7 @@ from marginface.loading.decode import decode_batch
 from marginface.loading.sampler import create_batches
 from marginface.readers.base import Reader
 
+UNUSED = 3  # references to an array that is only in a list, a variable and an argument
 UNREADABLE_LIMIT = 0.001  # share of a set's images that may be unreadable before the run stops
 
 
@@ -92,6 +95,7 @@ class Loader:
         share = config.batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
         self._cache = _Cache(len(reader), config.size) if config.cache else None
+        self._memory = _Memory((share, config.size, config.size, 3), config.workers + 4)
 
     def start(self, step: int) -> Generator[Batch, None, None]:
         """Batches of `step`, step + 1, ... without end. Raises InputError once too many images are unreadable."""
@@ -133,7 +137,8 @@ class Loader:
         if self._cache is not None and self._cache.holds(indices):
             return self._cache.images[indices], {}
         records = self.reader.read(indices.tolist())
-        images, failures = decode_batch(records, self.config.size, self.config.resize)
+        out = self._memory.take(len(records))
+        images, failures = decode_batch(records, self.config.size, self.config.resize, out=out)
         unreadable = {int(indices[position]): reason for position, reason in failures.items()}
         if self._cache is not None and not unreadable:
             self._cache.keep(indices, images)
@@ -147,6 +152,31 @@ class Loader:
                 f"than the {UNREADABLE_LIMIT:.1%} that may be skipped; repair or remove them: "
                 + " ".join(list(self.unreadable.values())[:3])
             )
+
+
+class _Memory:
+    """Arrays for batches, each used again once nobody refers to it: new memory has to be emptied by the system first.
+
+    shape: of the largest batch. most: how many are kept; whoever holds on to more gets new ones.
+    """
+
+    def __init__(self, shape: tuple[int, ...], most: int) -> None:
+        self._shape, self._most = shape, most
+        self._arrays: list[np.ndarray] = []
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> np.ndarray:
+        """The first `count` rows of an array that is free; uint8, with anything in it."""
+        if count > self._shape[0]:
+            return np.empty((count, *self._shape[1:]), np.uint8)
+        with self._lock:
+            for array in self._arrays:
+                if sys.getrefcount(array) == UNUSED:
+                    return array[:count]
+            array = np.empty(self._shape, np.uint8)
+            if len(self._arrays) < self._most:
+                self._arrays.append(array)
+            return array[:count]
 
 
 class _Cache:

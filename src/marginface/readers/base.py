@@ -7,9 +7,9 @@ from typing import Protocol, overload
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes longer to make than a record takes to read
 class Record:
-    """One face of a data set, as it lies there.
+    """One face of a data set, as it lies there. Nobody changes one.
 
     image: encoded bytes (JPEG, PNG ...), or RGB uint8 (H, W, 3) where the set is not stored encoded.
     label: class index in [0, num_classes).
