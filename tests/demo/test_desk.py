@@ -54,7 +54,7 @@ def test_why(desk: Desk, photos: Path) -> None:
         desk.enrol(str(photos / f"{name}.png"), name)
     told, pictures = desk.explain(str(photos / "Eve.png"), 0.9)
     assert told == "Eve: 1.000 is at or above the threshold 0.900."
-    assert pictures[1][1].startswith("Eve: 1.000")
+    assert pictures[1][1].startswith("Eve 1.000")
     assert len(pictures) == 4
     assert desk.explain(str(photos / "Stranger.png"), 0.9)[0].startswith("No match: the nearest is")
 

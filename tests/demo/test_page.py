@@ -44,18 +44,24 @@ def test_a_visit(client: Any, photos: Path) -> None:
 
     photo = {name: handle_file(str(photos / f"{name}.png")) for name in (*COLOURS, "nobody")}
     for name in COLOURS:
-        told, _ = client.predict(photo[name], name, api_name="/enrol")
+        told, _, cleared = client.predict(photo[name], name, api_name="/enrol")
+        assert cleared is None
         assert told.startswith(f"{name} now has 1 photographs")
-    picture, table = client.predict(photo["Bob"], 0.9, 0, api_name="/recognise")
-    assert [row[0] for row in table["data"]] == ["Bob"]
+    picture, faces = client.predict(photo["Bob"], 0.9, 0, api_name="/recognise")
+    assert '<tr class="known"><td>Bob</td>' in faces
+    assert faces.count("<tr") == 2
     assert cv2.imread(picture if isinstance(picture, str) else picture["path"]).shape == (120, 240, 3)
     assert client.predict(0.95, api_name="/far").startswith("At most one in 1,000")
     told, faces = client.predict(photo["Ann"], photo["Eve"], 0.9, api_name="/compare")
     assert told.startswith("Different people")
-    assert len(faces) == 2
+    assert faces.count("<figure>") == 2
     told, pictures = client.predict(photo["Ann"], 0.9, api_name="/explain")
     assert told.startswith("Ann: 1.000")
-    assert len(pictures) == 4
+    assert pictures.count("<figure>") == 4
+    odd = "<script>alert(1)</script>"
+    client.predict(photo["Ann"], odd, api_name="/enrol")
+    assert "<script" not in client.predict(photo["Ann"], 0.9, 0, api_name="/recognise")[1]
+    client.predict(odd, api_name="/erase")
     told, _ = client.predict("Ann", api_name="/erase")
     assert told == "1 photographs of Ann are erased; 2 people are enrolled."
     with pytest.raises(Exception, match="no face was found"):

@@ -15,7 +15,7 @@ from marginface.gallery.drawing import draw_faces
 from marginface.gallery.people import UNKNOWN, Gallery
 from marginface.gallery.photos import Eye, Seen, blur_of, read_photo
 
-NEAREST = 3  # people shown on the page that explains
+NEAREST, REASONS = 3, 4  # people shown on the page that explains, and pictures of each
 
 
 class Desk:
@@ -23,6 +23,7 @@ class Desk:
 
     def __init__(self, gallery: Gallery, eye: Eye) -> None:
         self._gallery, self._eye, self._turn = gallery, eye, threading.Lock()
+        self._last: tuple[tuple[str, float], np.ndarray, Seen] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -34,15 +35,23 @@ class Desk:
         blur: standard deviation in pixels of a Gaussian over the photograph first, to see what it takes to fail.
         """
         with self._turn:
-            image = blurred(read_photo(path), blur)
-            seen = self._eye.see(image)
-            matches = self._gallery.identify(seen.vectors, threshold)
+            image, seen = self._seen(path, blur)
+            matches = self._gallery.identify(seen.vectors, threshold, NEAREST)
             rows = [
-                [m.name, f"{m.similarity:.3f}", ", ".join(f"{n} {s:.2f}" for n, s in m.nearest), f"{blur_of(crop):.0f}"]
+                [m.name, f"{m.similarity:.3f}", "\n".join(f"{n} {s:.2f}" for n, s in m.nearest), f"{blur_of(crop):.0f}"]
+                if m.nearest
+                else [m.name, "nobody is enrolled", "", f"{blur_of(crop):.0f}"]
                 for m, crop in zip(matches, seen.crops, strict=True)
             ]
-            labels = [f"{m.name} {m.similarity:.2f}" for m in matches]
+            labels = [f"{m.name} {m.similarity:.2f}" if m.nearest else m.name for m in matches]
             return draw_faces(image, seen.found.boxes, labels), rows
+
+    def _seen(self, path: str, blur: float) -> tuple[np.ndarray, Seen]:
+        """Of the last photograph it is known: another threshold changes no face."""
+        if self._last is None or self._last[0] != (path, blur):
+            image = blurred(read_photo(path), blur)
+            self._last = (path, blur), image, self._eye.see(image)
+        return self._last[1:]
 
     def enrol(self, path: str, name: str) -> str:
         """Adds the main face of a photograph; what to tell the visitor."""
@@ -74,8 +83,8 @@ class Desk:
                 return "Nobody is enrolled yet.", [(seen.crops[0], "this face")]
             pictures = [(seen.crops[0], "this face")]
             for name, pooled in match.nearest:
-                for similarity, _, data in self._gallery.explain(seen.vectors[0], name):
-                    pictures.append((_picture(data), f"{name}: {similarity:.3f} (all of {name}: {pooled:.3f})"))
+                for similarity, _, data in self._gallery.explain(seen.vectors[0], name)[:REASONS]:
+                    pictures.append((_picture(data), f"{name} {similarity:.3f}, pooled {pooled:.3f}"))
             best, name = match.similarity, match.nearest[0][0]
             if match.name == UNKNOWN:
                 return (
