@@ -51,7 +51,8 @@ class Store:
         ):  # they print a traceback for "is there an alias yet?" and "is it locked?"
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
-            self._client = library.MilvusClient(address, timeout=60)  # a busy machine may take its time
+            # a busy machine may take its time; by default pymilvus pings more often than milvus-lite puts up with
+            self._client = library.MilvusClient(address, timeout=60, grpc_options={"grpc.keepalive_time_ms": 600_000})
         except Exception as error:  # no common base class: connection, lock and format errors
             raise InputError(f"{address} cannot be opened ({_short(error)}); is another process using it?") from error
         self.address, self._library, self._alias = address, library, collection
