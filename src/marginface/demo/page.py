@@ -30,7 +30,8 @@ CSS = """
 button.lg, .tab-container button { min-height: 44px }
 #faces table { width: 100%; border-collapse: collapse; font-size: clamp(13px, 2vw, 15px) }
 #faces caption { text-align: left; opacity: 0.7 }
-#faces th, #faces td { border: 0; border-bottom: 1px solid #8886; padding: 6px 4px; text-align: left; vertical-align: top }
+#faces th, #faces td { border: 0; border-bottom: 1px solid #8886; padding: 6px 4px }
+#faces th, #faces td { text-align: left; vertical-align: top }
 #faces table, #faces tr { border: 0 }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 12px }
 .figures figure { margin: 0; max-width: 160px; overflow-wrap: anywhere; font-size: 13px; line-height: 1.3 }
