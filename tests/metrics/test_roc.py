@@ -8,8 +8,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from marginface.errors import InputError
-from marginface.metrics import roc
-from marginface.metrics.roc import corner_points, equal_error_rate, nearest_tar, reference_roc, roc_curve, tar_at_far
+from marginface.metrics.roc import corner_points, equal_error_rate, roc_curve, tar_at_far
 
 
 def random_trials(pairs: int, levels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,29 +110,6 @@ def test_a_far_outside_its_range_is_refused() -> None:
     roc = roc_curve(np.array([0.0, 1.0]), np.array([False, True]))
     with pytest.raises(InputError, match="FAR must lie in"):
         tar_at_far(roc, 0.0)
-
-
-@settings(max_examples=200, deadline=None)
-@given(trials)
-def test_reference_roc_keeps_the_points_that_scikit_learn_keeps(drawn: tuple[np.ndarray, np.ndarray]) -> None:
-    scores, same = drawn
-    roc = reference_roc(scores, same)
-    far, tar, thresholds = sklearn_roc(same, scores)
-    np.testing.assert_array_equal(roc.far, far)
-    np.testing.assert_array_equal(roc.tar, tar)
-    np.testing.assert_array_equal(roc.thresholds, thresholds)
-    assert roc.auc == roc_curve(scores, same).auc
-    for target in (0.01, 0.1, 0.3):
-        gaps = [(abs(one - target), -one, -other) for one, other in zip(far, tar, strict=True)]
-        assert nearest_tar(roc, target).tar == -min(gaps)[2]
-
-
-def test_large_arrays_are_sorted_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).integers(0, 500, 2001).astype(np.float64)
-    monkeypatch.setattr(roc, "MANY", 100)
-    kept = values.copy()
-    np.testing.assert_array_equal(roc.sorted_values(values), np.sort(values))
-    np.testing.assert_array_equal(values, kept)
 
 
 @pytest.mark.filterwarnings("ignore:It is possible that you had set the wrong score")  # AUC below a half

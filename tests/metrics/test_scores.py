@@ -16,13 +16,13 @@ def unit(rng: np.random.Generator, rows: int, numbers: int = 8) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("few", "block", "slab"), [(0, 50, 700), (0, 10**6, 10**6), (10**6, 50, 9)])
+@pytest.mark.parametrize(("few", "block", "part"), [(0, 50, 700), (0, 10**6, 10**6), (10**6, 50, 9)])
 def test_scores_of_pairs_and_equal_scores_of_equal_vectors(
-    monkeypatch: pytest.MonkeyPatch, few: int, block: int, slab: int
+    monkeypatch: pytest.MonkeyPatch, few: int, block: int, part: int
 ) -> None:
     monkeypatch.setattr(scores, "FEW", few)
     monkeypatch.setattr(scores, "BLOCK", block)
-    monkeypatch.setattr(scores, "SLAB", slab)
+    monkeypatch.setattr(scores, "PART", part)
     rng = np.random.default_rng(0)
     vectors = unit(rng, 60)
     vectors[30:] = vectors[rng.integers(0, 30, 30)]  # copies

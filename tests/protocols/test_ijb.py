@@ -9,7 +9,7 @@ import pytest
 import golden_files
 from marginface.errors import InputError
 from marginface.metrics.identification import legacy_tpir, open_set_tpir, search
-from marginface.metrics.roc import nearest_tar, reference_roc
+from marginface.metrics.reference_roc import nearest_tar, reference_roc
 from marginface.metrics.scores import pair_scores
 from marginface.metrics.templates import FUSIONS, Pooling, Templates, fuse_passes
 from marginface.protocols.ijb import Ijb, identification_table, read_ijb, tpr_table

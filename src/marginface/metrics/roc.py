@@ -5,17 +5,11 @@ Scores are similarities: a pair is accepted when `score >= threshold`. In ISO/IE
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from marginface.errors import InputError
-
-MANY = 1_000_000
-"""Scores from which on threads are worth starting."""
-Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -78,75 +72,6 @@ def roc_curve(scores: np.ndarray, same: np.ndarray) -> Roc:
     return Roc(np.concatenate([[np.inf], values]), false_accepts, true_accepts, len(impostor), len(genuine))
 
 
-def reference_roc(scores: np.ndarray, same: np.ndarray) -> Roc:
-    """The points that scikit-learn's `roc_curve` keeps with its default `drop_intermediate=True`, from few passes.
-
-    A distinct score is dropped when the step to it and the step after it add the same number of same and of
-    different pairs; almost all impostor scores of a large benchmark lie on such level runs. What the IJB scripts
-    read TPR at FPR from. Raises InputError for NaN or one class only.
-    """
-    scores, same = check_trials(scores, same)
-    everything, genuines = sorted_values(scores), np.sort(scores[same])
-    impostors = len(everything) - len(genuines)
-    # events: scores that genuine pairs have, or several impostors; between them one impostor a step
-    tied = everything[1:][everything[1:] == everything[:-1]]
-    events = np.unique(np.concatenate([genuines, tied]))[::-1]
-    above, upto = _counts(everything, genuines, events, "right"), _counts(everything, genuines, events, "left")
-    steps = np.stack([upto[0] - above[0], upto[1] - above[1]], axis=1)  # (E, 2) different, same
-    ends = np.append(above[0], impostors), np.append(above[1], len(genuines))  # of the run before each event
-    begins = np.append(0, upto[0]), np.append(0, upto[1])
-    length = ends[0] - begins[0]  # (E + 1,) impostors in the run
-    falling = everything[::-1]
-    runs = length > 0
-    # a run's end is kept where the next event takes another step than (1, 0); its first point only at the curve's start
-    kept_runs = runs & np.append(np.any(steps != [1, 0], axis=1), True)
-    following = np.where(runs[1:, None], [1, 0], np.append(steps[1:], [[-1, -1]], axis=0))
-    kept_events = np.any(steps != following, axis=1)
-    kept_events[0] |= not runs[0]
-    points = [
-        np.stack([ends[0][kept_runs], ends[1][kept_runs], falling[ends[0][kept_runs] + ends[1][kept_runs] - 1]]),
-        np.stack([upto[0][kept_events], upto[1][kept_events], events[kept_events]]),
-    ]
-    if runs[0]:
-        points.append(np.array([[1.0], [0.0], [falling[0]]]))
-    merged = np.concatenate(points, axis=1)
-    merged = merged[:, np.unique(-merged[2], return_index=True)[1]]  # falling thresholds, each once
-    thresholds = np.concatenate([[np.inf], merged[2]])
-    counts = np.concatenate([[[0], [0]], merged[:2]], axis=1).astype(np.int64)
-    return Roc(thresholds, counts[0], counts[1], impostors, len(genuines))
-
-
-def _counts(everything: np.ndarray, genuines: np.ndarray, events: np.ndarray, side: Side) -> list[np.ndarray]:
-    """Different and same pairs above each event ("right"), or also at it ("left"), int64 (E,) each."""
-    both, own = (len(values) - np.searchsorted(values, events, side=side) for values in (everything, genuines))
-    return [both - own, own]
-
-
-def sorted_values(values: np.ndarray) -> np.ndarray:
-    """np.sort, large arrays by two threads: halves, then a merge (what numpy's stable sort does with two runs)."""
-    ranked = values.copy()
-    if len(ranked) > MANY:
-        halves = np.array_split(ranked, 2)
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(np.ndarray.sort, halves))
-        ranked.sort(kind="stable")
-    else:
-        ranked.sort()
-    return ranked
-
-
-def nearest_tar(roc: Roc, far: float) -> TarAtFar:
-    """TAR at the point of `roc` whose FAR is nearest to `far`, the larger FAR and TAR of equals: the IJB scripts' rule.
-
-    The point's FAR may lie above `far`; below one false accept the figure is the reference's, marked by `reason`.
-    """
-    reason = None if far * roc.impostors * (1 + 1e-12) >= 1 else _unsupported(far, roc.impostors)
-    gaps = np.abs(roc.far - far)
-    at = len(gaps) - 1 - int(np.argmin(gaps[::-1]))
-    accepts, tar = int(roc.false_accepts[at]), float(roc.true_accepts[at] / roc.genuines)
-    return TarAtFar(far, tar, float(roc.thresholds[at]), accepts, roc.impostors, roc.genuines, reason)
-
-
 def check_trials(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`scores` as float64 and `same` as bool, both (P,), or InputError saying what is wrong and how often."""
     scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same).astype(bool)
@@ -195,14 +120,15 @@ def tar_at_far(roc: Roc, far: float) -> TarAtFar:
     # a hair above, because 0.001 * 3000 may fall just short of 3 in binary
     allowed = int(np.floor(far * roc.impostors * (1 + 1e-12)))
     if allowed < 1:
-        return TarAtFar(far, None, None, 0, roc.impostors, roc.genuines, _unsupported(far, roc.impostors))
+        return TarAtFar(far, None, None, 0, roc.impostors, roc.genuines, unsupported(far, roc.impostors))
     at = int(np.searchsorted(roc.false_accepts, allowed, side="right")) - 1
     tar = float(roc.true_accepts[at] / roc.genuines)
     accepts = int(roc.false_accepts[at])
     return TarAtFar(far, tar, float(roc.thresholds[at]), accepts, roc.impostors, roc.genuines)
 
 
-def _unsupported(far: float, impostors: int) -> str:
+def unsupported(far: float, impostors: int) -> str:
+    """Why so few different pairs cannot support `far`."""
     return f"needs at least {int(np.ceil(1 / far - 1e-9)):,} different pairs, there are {impostors:,}"
 
 

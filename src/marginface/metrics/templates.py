@@ -90,11 +90,12 @@ def pool_templates(
     ids, template_of = np.unique(templates, return_inverse=True)
     template_of_medium, medium_of = _unique_pairs(template_of, media)
     features = _features(original, flipped if pooling.flip else None, faceness if pooling.detector else None, pooling)
-    means = _grouped_sums(features, medium_of, len(template_of_medium))
+    dimensions = original.shape[1]
+    means = _grouped_sums(features, dimensions, medium_of, len(template_of_medium))
     means /= np.bincount(medium_of)[:, None].astype(np.float32)
     if pooling.media == "unit":
         means /= np.linalg.norm(means, axis=1, keepdims=True)
-    vectors = _grouped_sums(lambda rows: means[rows], template_of_medium, len(ids)).astype(np.float64)
+    vectors = _grouped_sums(_rows_of(means), dimensions, template_of_medium, len(ids)).astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1)
     if bad := np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0))).tolist():
         raise InputError(
@@ -123,49 +124,60 @@ def fuse_passes(original: np.ndarray, flipped: np.ndarray, fusion: str) -> tuple
     return summed / length[:, None], length if fusion == "pre_norm_vector_add" else mean
 
 
-Rows = Callable[[np.ndarray], np.ndarray]
+Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Row indices (n,) and two buffers (2, >= n, D) -> features (n, D) float32, in the first of them."""
 
 
 def _features(original: np.ndarray, flipped: np.ndarray | None, faceness: np.ndarray | None, pooling: Pooling) -> Rows:
-    """Row indices -> features (rows, D) float32, in the very operations of eval_ijbc."""
+    """The very operations of eval_ijbc."""
     scores = None if faceness is None else faceness.astype(np.float32)
+    passes = [_rows_of(np.ascontiguousarray(one, np.float32)) for one in (original, flipped) if one is not None]
 
-    def features(rows: np.ndarray) -> np.ndarray:
-        block: np.ndarray = original[rows]
-        if flipped is not None:
-            block = block + flipped[rows]
+    def features(rows: np.ndarray, into: np.ndarray) -> np.ndarray:
+        block = passes[0](rows, into)
+        if len(passes) == 2:
+            block += passes[1](rows, into[1:])
         if not pooling.norms:
-            block = block / np.sqrt(np.sum(block**2, axis=-1, keepdims=True))
-        return block if scores is None else block * scores[rows, None]
+            block /= np.sqrt(np.sum(block**2, axis=-1, keepdims=True))
+        if scores is not None:
+            block *= scores[rows, None]
+        return block
 
     return features
 
 
-def _grouped_sums(features: Rows, group_of: np.ndarray, groups: int, step: int = 1024) -> np.ndarray:
+def _rows_of(vectors: np.ndarray) -> Rows:
+    # "clip" because numpy otherwise copies the buffer
+    return lambda rows, into: np.take(vectors, rows, axis=0, out=into[0, : len(rows)], mode="clip")
+
+
+def _grouped_sums(features: Rows, dimensions: int, group_of: np.ndarray, groups: int, step: int = 256) -> np.ndarray:
     """float32 (groups, D): the sum of the rows of each group, added one after the other in their order.
 
     The order is kept, and no matrix product used, because the references add so: a last bit decides which of two
-    almost equal scores is the higher. To add many groups at once, the first rows of all groups of a block are
+    almost equal scores is the higher. To add many groups at once, the first rows of `step` groups of like size are
     added, then the second rows of those that have one, and so on.
     """
     order = _stable_order(group_of)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(group_of, minlength=groups))])
-    sums = np.empty((groups, features(order[:1]).shape[1]), np.float32)
+    sizes = np.bincount(group_of, minlength=groups)
+    starts = np.cumsum(sizes) - sizes
+    by_size = np.argsort(-sizes, kind="stable")  # in a block those groups that go on are a prefix
+    sums = np.empty((groups, dimensions), np.float32)
+    threads = os.cpu_count() or 1
 
-    def work(low: int) -> None:
-        own = np.arange(low, min(low + step, groups))
-        sizes = starts[own + 1] - starts[own]
-        own = own[np.argsort(-sizes, kind="stable")]  # long groups first: those that go on are a prefix
-        sizes = np.sort(sizes)[::-1]
-        total = features(order[starts[own]])
-        for layer in range(1, int(sizes[0])):
-            going = int(np.searchsorted(-sizes, -layer, side="left"))
-            total[:going] += features(order[starts[own[:going]] + layer])
-        sums[own] = total
+    def work(thread: int) -> None:
+        total, buffer = np.empty((2, 2, step, dimensions), np.float32)
+        for low in range(thread * step, groups, threads * step):
+            own = by_size[low : low + step]
+            first, most = starts[own], -sizes[own]
+            found = features(order[first], total)
+            for layer in range(1, -int(most[0])):
+                going = int(np.searchsorted(most, -layer, side="left"))
+                found[:going] += features(order[first[:going] + layer], buffer)
+            sums[own] = found
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(work, range(0, groups, step)):
-            pass
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
     return sums
 
 

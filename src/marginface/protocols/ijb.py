@@ -22,8 +22,9 @@ from marginface.metrics.identification import (
 )
 from marginface.metrics.intervals import Interval, VerificationIntervals, mean_interval
 from marginface.metrics.large_intervals import tar_intervals
+from marginface.metrics.reference_roc import nearest_tar, reference_roc
 from marginface.metrics.result import Trials, VerificationResult
-from marginface.metrics.roc import TarAtFar, equal_error_rate, nearest_tar, reference_roc
+from marginface.metrics.roc import TarAtFar, equal_error_rate
 from marginface.metrics.scores import pair_scores
 from marginface.metrics.search_result import IdentificationResult
 from marginface.metrics.templates import Pooling, Templates, pool_templates
@@ -67,7 +68,7 @@ class Ijb:
         first = _rows(templates.ids, self.meta.pairs[:, 0], "template_pair_label.txt")
         second = _rows(templates.ids, self.meta.pairs[:, 1], "template_pair_label.txt")
         scores = pair_scores(templates.vectors, first, second)
-        roc = reference_roc(scores, self.meta.same)
+        roc = reference_roc(scores, self.meta.same, fprs)
         eer, eer_threshold = equal_error_rate(roc)
         tars = [nearest_tar(roc, fpr) for fpr in fprs]
         people, keys = _people(self.meta, templates.ids), [str(template) for template in templates.ids]
