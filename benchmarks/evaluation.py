@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from marginface.metrics.identification import legacy_tpir, open_set_tpir, rank_rates, search
-from marginface.metrics.roc import nearest_tar, reference_roc
+from marginface.metrics.reference_roc import nearest_tar, reference_roc
 from marginface.metrics.scores import pair_scores
 from marginface.metrics.templates import pool_templates
 from marginface.metrics.verification import (
@@ -117,11 +117,12 @@ def folds_row(rng: np.random.Generator) -> list[str]:
 # templates, 1:1
 
 
-def plain_templates(features: np.ndarray, faceness: np.ndarray, templates: np.ndarray, media: np.ndarray) -> np.ndarray:
-    half = features.shape[1] // 2
-    fused = (features[:, :half] + features[:, half:]) * faceness[:, None]
+def plain_templates(
+    original: np.ndarray, flipped: np.ndarray, faceness: np.ndarray, templates: np.ndarray, media: np.ndarray
+) -> np.ndarray:
+    fused = (original + flipped) * faceness[:, None]
     ids = np.unique(templates)
-    pooled = np.zeros((len(ids), half))
+    pooled = np.zeros((len(ids), original.shape[1]))
     for number, template in enumerate(ids):
         (own,) = np.where(templates == template)
         block, own_media = fused[own], media[own]
@@ -148,22 +149,27 @@ def plain_tprs(same: np.ndarray, scores: np.ndarray) -> list[float]:
 
 
 def synthetic_set(rng: np.random.Generator, share: float) -> dict[str, np.ndarray]:
-    """Images, templates and pairs in the proportions of IJB-C; embeddings (N, 1024): original and mirror image."""
+    """Images, templates and pairs in the proportions of IJB-C: every genuine pair, and no pair twice."""
     images, templates, pairs, people = (int(share * number) for number in (IMAGES, TEMPLATES, PAIRS, PEOPLE))
     template = np.concatenate([np.arange(templates), rng.integers(0, templates, images - templates)])
-    person = np.concatenate([np.arange(people), rng.integers(0, people, templates - people)])
-    centres = rng.normal(size=(people, 512)).astype(np.float32)
-    features = np.empty((images, 1024), np.float32)
+    person = np.concatenate([np.arange(people), rng.integers(0, people, templates - people)])  # enrolled ones first
+    probes = templates - people
+    genuine = person[people:] * probes + np.arange(probes)
+    drawn = rng.permutation(people * probes)[:pairs]
+    places = rng.permutation(np.concatenate([genuine, drawn[~np.isin(drawn, genuine)]])[:pairs])
+    first, second = places // probes, people + places % probes
+    del drawn, places
+    # templates of a person differ, so that not every pair is told apart
+    centres = rng.standard_normal((people, 512), dtype=np.float32)[person]
+    centres += 1.8 * rng.standard_normal((templates, 512), dtype=np.float32)
+    original, flipped = np.empty((2, images, 512), np.float32)
     for start in range(0, images, 8192):
-        owners = person[template[start : start + 8192]]
-        noise = rng.standard_normal((len(owners), 1024), dtype=np.float32)
-        features[start : start + 8192] = np.tile(centres[owners], 2) + 2.5 * noise
-    first = rng.integers(0, people, pairs)  # enrolled templates: one a person
-    second = rng.integers(people, templates, pairs)
-    genuine = rng.integers(people, templates, max(10, int(0.00125 * pairs)))
-    first[: len(genuine)], second[: len(genuine)] = person[genuine], genuine
+        part = slice(start, start + 8192)
+        for one in (original[part], flipped[part]):
+            one[:] = centres[template[part]] + 2.5 * rng.standard_normal(one.shape, dtype=np.float32)
     return {
-        "features": features,
+        "original": original,
+        "flipped": flipped,
         "faceness": rng.uniform(0.5, 1, images).astype(np.float32),
         "templates": template * 3 + 1,
         "media": rng.integers(0, 5, images),
@@ -176,14 +182,14 @@ def synthetic_set(rng: np.random.Generator, share: float) -> dict[str, np.ndarra
 
 def verification_rows(data: dict[str, np.ndarray]) -> tuple[list[list[str]], np.ndarray]:
     """Rows of the table, and the template vectors."""
-    features, first, second, same = (data[key] for key in ("features", "first", "second", "same"))
-    about_images = [data[key] for key in ("faceness", "templates", "media")]
+    first, second, same = (data[key] for key in ("first", "second", "same"))
+    images = [data[key] for key in ("original", "flipped", "faceness", "templates", "media")]
     before = peak()
-    pooled, quick_pool = timed(lambda: pool_templates(features[:, :512], features[:, 512:], *about_images))
+    pooled, quick_pool = timed(lambda: pool_templates(*images))
     scores, quick_scores = timed(lambda: pair_scores(pooled.vectors, first, second))
     tprs, quick_roc = timed(lambda: read_tprs(same, scores))
     memory = peak() - before
-    plain, slow_pool = timed(lambda: plain_templates(features, *about_images))
+    plain, slow_pool = timed(lambda: plain_templates(*images))
     plain_found, slow_scores = timed(lambda: plain_scores(plain, first, second))
     plain_read, slow_roc = timed(lambda: plain_tprs(same, plain_found))
     equal = bool(np.allclose(plain, pooled.vectors, rtol=0, atol=1e-12) and plain_read == tprs)
@@ -198,7 +204,7 @@ def verification_rows(data: dict[str, np.ndarray]) -> tuple[list[list[str]], np.
 
 
 def read_tprs(same: np.ndarray, scores: np.ndarray) -> list[float | None]:
-    roc = reference_roc(scores, same)
+    roc = reference_roc(scores, same, FPRS)
     return [nearest_tar(roc, fpr).tar for fpr in FPRS]
 
 
