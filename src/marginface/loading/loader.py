@@ -1,11 +1,9 @@
-"""Readers -> batches: decodes and augments ahead of the training step in threads, in a fixed order."""
+"""Readers -> batches: decodes and augments ahead of the training step in processes, in a fixed order."""
 
+import itertools
 import os
-import sys
-import threading
-from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,9 +13,9 @@ from marginface.errors import InputError
 from marginface.loading.augment import AugmentConfig, augment
 from marginface.loading.decode import decode_batch
 from marginface.loading.sampler import create_batches
+from marginface.loading.workers import Workers, shared_array
 from marginface.readers.base import Reader
 
-UNUSED = 3  # references to an array that is only in a list, a variable and an argument
 UNREADABLE_LIMIT = 0.001  # share of a set's images that may be unreadable before the run stops
 
 
@@ -31,7 +29,7 @@ class DataConfig:
         batch_size: images per step over all processes
         size: side in pixels of the square images the network sees
         resize: scale images of another size instead of refusing them
-        workers: threads that decode and augment
+        workers: processes that decode and augment (threads where the system is not Linux)
         cache: keep the decoded images in memory after the first epoch
         sampling: shuffled: every image once an epoch; balanced: every identity equally often; pxk: batches of
             batch_size / images_per_identity identities with images_per_identity images each
@@ -53,7 +51,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InputError(
-                f"data.workers is {self.workers}: images are decoded in threads beside the training step, "
+                f"data.workers is {self.workers}: images are decoded beside the training step, "
                 f"give 1 or more (this machine has {os.cpu_count()} cores)"
             )
         if self.batch_size < 2:
@@ -72,6 +70,10 @@ class Batch:
     labels: np.ndarray
     indices: np.ndarray
     unreadable: dict[int, str]
+
+
+_Found = tuple[np.ndarray, dict[int, str]]
+"""int64 indices of the images that could be read, and {index: reason} of the others."""
 
 
 class Loader:
@@ -94,38 +96,41 @@ class Loader:
         self.unreadable: dict[int, str] = {}
         share = config.batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
+        self._shape = share, config.size, config.size, 3
         self._cache = _Cache(len(reader), config.size) if config.cache else None
-        self._memory = _Memory((share, config.size, config.size, 3), config.workers + 4)
 
     def start(self, step: int) -> Generator[Batch, None, None]:
         """Batches of `step`, step + 1, ... without end. Raises InputError once too many images are unreadable."""
-        with ThreadPoolExecutor(self.config.workers, thread_name_prefix="loader") as pool:
-            ahead: deque[Future[Batch]] = deque()
-            try:
-                while True:
-                    while len(ahead) <= self.config.workers:
-                        epoch, indices = self.batches.indices(step)
-                        ahead.append(pool.submit(self.load, epoch, indices[self._mine]))
-                        step += 1
-                    batch = ahead.popleft().result()
-                    self._count(batch.unreadable)
-                    yield batch
-            finally:
-                for future in ahead:
-                    future.cancel()
+        batches = map(self.batches.indices, itertools.count(step))
+        tasks = ((epoch, indices[self._mine]) for epoch, indices in batches)
+        with closing(Workers(self.config.workers, self._load, self._shape)) as workers:
+            while True:
+                workers.fill(tasks)
+                images, (indices, unreadable) = workers.result()
+                self._count(unreadable)
+                yield Batch(images, self.reader.labels[indices], indices, unreadable)
 
     def load(self, epoch: int, indices: np.ndarray) -> Batch:
         """The images at `indices` as the network sees them in `epoch`."""
-        images, unreadable = self._decoded(indices)
+        images = np.empty((len(indices), *self._shape[1:]), np.uint8)
+        count, (indices, unreadable) = self._load(images, epoch, indices)
+        return Batch(images[:count], self.reader.labels[indices], indices, unreadable)
+
+    def _load(self, out: np.ndarray, epoch: int, indices: np.ndarray) -> tuple[int, _Found]:
+        """Puts the images that can be read into the first rows of `out`: (how many, (which they are, why not all))."""
+        unreadable = self._decoded(indices, out[: len(indices)])
         if unreadable:
             good = np.array([int(i) not in unreadable for i in indices], bool)
-            images, indices = images[good], indices[good]
+            out[: good.sum()] = out[: len(indices)][good]
+            indices = indices[good]
+        images = out[: len(indices)]
         augment(images, indices, epoch, self.seed, self.config.augment, out=images)
-        return Batch(images, self.reader.labels[indices], indices, unreadable)
+        return len(indices), (indices, unreadable)
 
     def plain(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels at `indices` without random changes, less those that cannot be read."""
-        images, unreadable = self._decoded(indices)
+        images = np.empty((len(indices), *self._shape[1:]), np.uint8)
+        unreadable = self._decoded(indices, images)
         good = np.array([int(i) not in unreadable for i in indices], bool)
         return images[good], self.reader.labels[indices[good]]
 
@@ -133,16 +138,17 @@ class Loader:
         """The name of a record, for messages."""
         return self.reader.read([index])[0].key
 
-    def _decoded(self, indices: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+    def _decoded(self, indices: np.ndarray, out: np.ndarray) -> dict[int, str]:
+        """Puts the images into `out`; {index: reason} of those that cannot be read."""
         if self._cache is not None and self._cache.holds(indices):
-            return self._cache.images[indices], {}
+            np.take(self._cache.images, indices, axis=0, out=out, mode="clip")
+            return {}
         records = self.reader.read(indices.tolist())
-        out = self._memory.take(len(records))
-        images, failures = decode_batch(records, self.config.size, self.config.resize, out=out)
+        _, failures = decode_batch(records, self.config.size, self.config.resize, out=out)
         unreadable = {int(indices[position]): reason for position, reason in failures.items()}
         if self._cache is not None and not unreadable:
-            self._cache.keep(indices, images)
-        return images, unreadable
+            self._cache.keep(indices, out)
+        return unreadable
 
     def _count(self, unreadable: dict[int, str]) -> None:
         self.unreadable.update(unreadable)
@@ -154,37 +160,12 @@ class Loader:
             )
 
 
-class _Memory:
-    """Arrays for batches, each used again once nobody refers to it: new memory has to be emptied by the system first.
-
-    shape: of the largest batch. most: how many are kept; whoever holds on to more gets new ones.
-    """
-
-    def __init__(self, shape: tuple[int, ...], most: int) -> None:
-        self._shape, self._most = shape, most
-        self._arrays: list[np.ndarray] = []
-        self._lock = threading.Lock()
-
-    def take(self, count: int) -> np.ndarray:
-        """The first `count` rows of an array that is free; uint8, with anything in it."""
-        if count > self._shape[0]:
-            return np.empty((count, *self._shape[1:]), np.uint8)
-        with self._lock:
-            for array in self._arrays:
-                if sys.getrefcount(array) == UNUSED:
-                    return array[:count]
-            array = np.empty(self._shape, np.uint8)
-            if len(self._arrays) < self._most:
-                self._arrays.append(array)
-            return array[:count]
-
-
 class _Cache:
-    """Decoded images of the whole set, filled as they are first seen."""
+    """Decoded images of the whole set, filled as they are first seen; shared by the workers."""
 
     def __init__(self, length: int, size: int) -> None:
-        self.images = np.empty((length, size, size, 3), np.uint8)
-        self._filled = np.zeros(length, bool)
+        self.images = shared_array(length * size * size * 3).reshape(length, size, size, 3)
+        self._filled = shared_array(length, bool)
 
     def holds(self, indices: np.ndarray) -> bool:
         return bool(self._filled[indices].all())
