@@ -38,8 +38,7 @@ class AdaCos(Margin):
 
     def observe(self, log_others_N: Tensor) -> None:
         log_b = torch.logsumexp(log_others_N, 0) - math.log(max(1, len(log_others_N)))
-        if torch.isfinite(log_b):
-            self.log_b.copy_(log_b)
+        self.log_b.copy_(torch.where(log_b.isfinite(), log_b, self.log_b))
 
     def row_scale(self, norms_N: Tensor) -> Tensor:
         return self.s.to(norms_N).expand_as(norms_N)

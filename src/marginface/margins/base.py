@@ -19,7 +19,8 @@ All maths is in float32 or wider. `normalised = False` (plain softmax) tells eng
 UniFace) are in `binary.py`.
 """
 
-from typing import ClassVar, Literal, NotRequired, TypedDict, Unpack
+from collections.abc import Callable
+from typing import ClassVar, Literal, NotRequired, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,21 @@ class MarginOptions(TypedDict):
     margin_grad: NotRequired[MarginGrad]
     interclass_filter: NotRequired[float]
     cos_clamp: NotRequired[float]
+
+
+class CountsOnHost(nn.Module):
+    """Keeps the counters named in `on_host` in the host's memory wherever the module goes.
+
+    They decide what is drawn in a step, and to read a number from a device is to wait for it.
+    """
+
+    on_host: ClassVar[tuple[str, ...]] = ("step",)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = {name: self._buffers[name] for name in self.on_host}
+        super()._apply(fn, recurse)
+        self._buffers.update(kept)
+        return self
 
 
 class Margin(nn.Module):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from marginface.margins.arcface import add_angle
-from marginface.margins.base import Margin, MarginOptions, one_of
+from marginface.margins.base import CountsOnHost, Margin, MarginOptions, one_of
 
 PlusMode = Literal["off", "paper", "released"]
 
 
-class ElasticFace(Margin):
+class ElasticFace(CountsOnHost, Margin):
     """Draws m_i ~ N(m, std²), one for each valid row of the global batch, from (seed, step) alone.
 
     So the margins do not depend on the number of processes, nor on what else draws random numbers, and a
@@ -35,7 +35,7 @@ class ElasticFace(Margin):
         super().__init__(s, **options)
         self.m, self.std, self.seed = m, std, seed
         self.plus_mode: PlusMode = plus_mode
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
 
     def update(self, cos_y_N: Tensor, norms_N: Tensor) -> None:
         self.step += 1
@@ -47,7 +47,7 @@ class ElasticFace(Margin):
 
     def margins(self, cos_N: Tensor) -> Tensor:
         """The margin of every row (N,), assigned as `plus_mode` says."""
-        m_N = self.sample(len(cos_N)).to(cos_N)
+        m_N = self.sample(len(cos_N)).to(cos_N, non_blocking=True)
         if self.plus_mode == "off":
             return m_N
         ascending_N = m_N.sort().values

@@ -6,10 +6,10 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from marginface.margins.base import Margin, MarginGrad, MarginOptions, angle
+from marginface.margins.base import CountsOnHost, Margin, MarginGrad, MarginOptions, angle
 
 
-class SphereFace(Margin):
+class SphereFace(CountsOnHost, Margin):
     """Target: (λ·cos θ + ψ(θ)) / (1 + λ), ψ(θ) = (−1)^k·cos(mθ) − 2k, k = ⌊mθ/π⌋; the scale is ‖x‖.
 
     λ = max(lambda_min, lambda_base / (1 + lambda_gamma·iteration)); `iteration` is a buffer counting from 1.
@@ -18,6 +18,7 @@ class SphereFace(Margin):
 
     reads_norms = True
     scale_from_norm = True
+    on_host = ("iteration",)
     iteration: Tensor
 
     def __init__(
@@ -31,7 +32,7 @@ class SphereFace(Margin):
         super().__init__(1.0, **options)
         self.m = m
         self.lambda_base, self.lambda_gamma, self.lambda_min = lambda_base, lambda_gamma, lambda_min
-        self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
+        self.register_buffer("iteration", torch.zeros((), dtype=torch.long, device="cpu"))
 
     def annealing(self) -> float:
         """λ of the present iteration."""

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from marginface.errors import InputError
-from marginface.margins.base import Margin, one_of
+from marginface.margins.base import CountsOnHost, Margin, one_of
 from marginface.margins.binary import BinaryMargin
 from marginface.softmax.binary import binary_logits, binary_loss
 from marginface.softmax.classes import Classes, CollectedGradient, WeightSink
@@ -25,11 +25,12 @@ from marginface.softmax.streaming import Step, StreamedLoss
 from marginface.softmax.update import DrawnGradient, FusedSGD, FusedUpdate, show_drawn_rows
 from marginface.softmax.workspace import Workspace
 
+Unlabelled = Literal["ignore", "negatives", "none"]
 INIT_STD = 0.01  # InsightFace, ElasticFace, CurricularFace
 INIT_CHUNK = 1024  # classes initialised from one seed, so that the weights do not depend on the number of ranks
 
 
-class MarginSoftmax(nn.Module):
+class MarginSoftmax(CountsOnHost):
     """Softmax loss with a margin over any number of classes, without ever keeping an N×C tensor.
 
     Args:
@@ -49,7 +50,8 @@ class MarginSoftmax(nn.Module):
             machine multiplies it natively and there are at least 8192 classes, else float32.
         engine: "streaming", or "dense": plain autograd over the N×C matrix, for checks; one process only.
         unlabelled: rows with a negative label are left out ("ignore"), or pushed away from all classes and
-            counted in the mean, with no row reporting a loss above −log 1e-30 ("negatives", PartialFC_V2).
+            counted in the mean, with no row reporting a loss above −log 1e-30 ("negatives", PartialFC_V2), or there
+            are "none", as the caller knows: only then does nothing wait for the device to count them.
         seed: of the classes drawn when sample_rate < 1.
 
     `weight` is this rank's shard, (classes·sub_centers, D), N(0, 0.01) from torch's seed. `mean_cosine` (to the
@@ -74,7 +76,7 @@ class MarginSoftmax(nn.Module):
         focal_gamma: float = 0.0,
         precision: Precision = "auto",
         engine: Literal["streaming", "dense"] = "streaming",
-        unlabelled: Literal["ignore", "negatives"] = "ignore",
+        unlabelled: Unlabelled = "ignore",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -82,7 +84,8 @@ class MarginSoftmax(nn.Module):
         self.sample_rate, self.block_size, self.sub_centers = sample_rate, block_size, sub_centers
         self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
         self.precision: Precision = precision
-        self.engine, self.unlabelled, self.seed = engine, unlabelled, seed
+        self.engine, self.seed = engine, seed
+        self.unlabelled: Unlabelled = unlabelled
         self.shards = Shards(num_classes, process_group)
         self._check()
         num_local = self.shards.stop - self.shards.start
@@ -92,7 +95,7 @@ class MarginSoftmax(nn.Module):
         self.fused: FusedSGD | None = None
         self.sparse_gradient = False
         self._workspace = Workspace()
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
         self.register_buffer("mean_cosine", torch.zeros(()), persistent=False)
         self.register_buffer("mean_norm", torch.zeros(()), persistent=False)
         self.reset_parameters()
@@ -176,6 +179,8 @@ class MarginSoftmax(nn.Module):
 
     def _rows(self, labels_G: Tensor) -> tuple[Tensor, int]:
         """Rows that take part, labelled ones first, and how many are labelled."""
+        if self.unlabelled == "none":
+            return torch.arange(len(labels_G), device=labels_G.device), len(labels_G)
         labelled = labels_G >= 0
         rows_V = labelled.nonzero().squeeze(1)
         if self.unlabelled == "ignore":
@@ -208,9 +213,9 @@ class MarginSoftmax(nn.Module):
     def _objective(self, index_S: Tensor | None) -> Objective:
         if isinstance(self.margin, BinaryMargin):
             return OneVsRest(self.margin, self._workspace)
-        num_columns = self.num_classes
+        num_columns: int | Tensor = self.num_classes
         if index_S is not None and self.label_smoothing > 0:
-            num_columns = int(self.shards.sum(torch.tensor(len(index_S), device=index_S.device)))
+            num_columns = self.shards.sum(torch.full((), len(index_S), device=index_S.device))
         partial_fc = self.unlabelled == "negatives"
         return CrossEntropy(
             self.margin, self._workspace, num_columns, self.label_smoothing, self.focal_gamma, partial_fc
@@ -257,7 +262,7 @@ class MarginSoftmax(nn.Module):
 
     def _check(self) -> None:
         one_of("engine", self.engine, ("streaming", "dense"))
-        one_of("unlabelled", self.unlabelled, ("ignore", "negatives"))
+        one_of("unlabelled", self.unlabelled, get_args(Unlabelled))
         one_of("precision", self.precision, get_args(Precision))
         block_size = 1 if self.block_size is None else self.block_size
         if min(self.num_features, self.num_classes, self.sub_centers, block_size) < 1:
@@ -266,14 +271,14 @@ class MarginSoftmax(nn.Module):
             raise InputError(f"sample_rate must be above 0 and at most 1, not {self.sample_rate}.")
         if self.engine == "dense":
             self._refuse_shards("engine='dense'")
-            if self.sample_rate < 1 or self.unlabelled != "ignore":
+            if self.sample_rate < 1 or self.unlabelled == "negatives":
                 raise InputError("engine='dense' takes neither sample_rate below 1 nor unlabelled='negatives'.")
         if isinstance(self.margin, BinaryMargin):
             self._check_binary()
 
     def _check_binary(self) -> None:
         """There is no softmax to smooth, to focus or to shift; the dense formula knows no sub-centers."""
-        if self.label_smoothing or self.focal_gamma or self.unlabelled != "ignore" or self.sub_centers > 1:
+        if self.label_smoothing or self.focal_gamma or self.unlabelled == "negatives" or self.sub_centers > 1:
             raise InputError(
                 f"{type(self.margin).__name__} takes no label_smoothing, focal_gamma, sub_centers or unlabelled."
             )

@@ -67,7 +67,7 @@ class CrossEntropy:
 
     margin: Margin
     workspace: Workspace
-    num_columns: int  # classes taking part on all ranks
+    num_columns: int | Tensor  # classes taking part on all ranks
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
     partial_fc: bool = False  # rows without label count, as all negatives; no row reports more than −log 1e-30

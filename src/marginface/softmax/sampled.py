@@ -21,10 +21,14 @@ def choose_classes(scores_C: Tensor, labels_V: Tensor, num_sample: int) -> Tenso
         labels_V: labels as class of this rank; anything negative belongs to another rank.
         num_sample: S, unless there are more distinct labels than that: then these alone.
     """
-    positives: Tensor = torch.unique(labels_V[labels_V >= 0])
-    if len(positives) >= num_sample:
-        return positives
-    highest = scores_C.index_fill(0, positives, 2.0).topk(num_sample, sorted=False)
+    num_classes = len(scores_C)
+    if len(labels_V) > num_sample:  # only then must be known how many distinct ones there are, and be waited for
+        positives: Tensor = torch.unique(labels_V[labels_V >= 0])
+        if len(positives) >= num_sample:
+            return positives
+    last = torch.where(labels_V >= 0, labels_V, num_classes)  # one place more, for what belongs to another rank
+    preferred_C = torch.cat((scores_C, scores_C.new_zeros(1))).index_fill_(0, last, 2.0)[:num_classes]
+    highest = preferred_C.topk(num_sample, sorted=False)
     index_S: Tensor = highest.indices.sort().values
     return index_S
 

@@ -65,7 +65,8 @@ class DrawnGradient:
     def gradient(self) -> Tensor | None:
         rows = torch.cat([self.weight.new_empty(0, dtype=torch.long), *self.rows])
         values = torch.cat([self.weight[:0], *self.values])
-        return torch.sparse_coo_tensor(rows[None], values, self.weight.shape, check_invariants=False)
+        # rows come once and ascending, which the device need not find out
+        return torch.sparse_coo_tensor(rows[None], values, self.weight.shape, check_invariants=False, is_coalesced=True)
 
 
 def show_drawn_rows(optimizer: torch.optim.Optimizer, weight: Tensor) -> None:
