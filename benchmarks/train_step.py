@@ -1,9 +1,10 @@
 """The training step: the papers' eager float32 NCHW step, and what precision, memory format, compiling and a fused
 optimiser make of it, in one run and with loss curves that agree.
 
-Claims on 2 cores: 5 times for iresnet18 and iresnet50, 2.2 times for mobilefacenet. Run `python
-benchmarks/train_step.py` (6 minutes, of which half is compiling), `--models iresnet18` for one of them, `--quick` for a
-look at a tiny network. `--write` puts the tables of these models into benchmarks/train_step.md.
+Goals on 2 cores: 5 times for iresnet18 and iresnet50, 2.2 times for mobilefacenet. Run `python
+benchmarks/train_step.py` (6 minutes, of which half is compiling where nothing is compiled yet), `--models iresnet18`
+for one of them, `--quick` for a look at a tiny network. `--write` puts the tables of these models into
+benchmarks/train_step.md.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
 from inference import machine, put
@@ -22,12 +24,12 @@ from marginface.softmax import MarginSoftmax
 
 BATCHES = {"iresnet18": 32, "iresnet50": 32, "mobilefacenet": 64, "small": 32}
 GOALS = {"iresnet18": 5.0, "iresnet50": 5.0, "mobilefacenet": 2.2}
+STEPS, LEAST = 20, 3  # measured, after the first
 CLASSES = 1000  # few, so that the table is about the network
 EAGER = "eager float32 NCHW (the papers)"
 WAYS = {  # memory format, bf16, compiled, fused optimiser
     EAGER: (torch.contiguous_format, False, False, False),
-    "channels last": (torch.channels_last, False, False, False),
-    "+ fused optimiser": (torch.channels_last, False, False, True),
+    "channels last, fused optimiser": (torch.channels_last, False, False, True),
     "+ bfloat16": (torch.channels_last, True, False, True),
     "+ compiled": (torch.channels_last, True, True, True),
 }
@@ -54,8 +56,8 @@ def stepper(network: nn.Module, head: nn.Module, way: tuple[torch.memory_format,
     return step
 
 
-def measure(name: str, steps: int) -> str:
-    """The ways take turns, a step each, on the same images."""
+def measure(name: str, budget: float) -> str:
+    """The ways take turns, a step each, on the same images, until the budget of seconds is spent."""
     torch.manual_seed(0)
     network = create_backbone(name, num_features=512).train()
     head = MarginSoftmax(512, CLASSES, create_margin("arcface", m=0.5, s=64.0))
@@ -64,46 +66,55 @@ def measure(name: str, steps: int) -> str:
     ways = {way: stepper(network, head, options) for way, options in WAYS.items()}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     losses: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(steps + 1):
+    end = float("inf")
+    for number in range(STEPS + 1):
+        if number > LEAST and time.perf_counter() > end:
+            break
         images, labels = data[number % len(data)]
         for way, step in ways.items():
             start = time.perf_counter()
             losses[way].append(step(images, labels))
             seconds[way].append(time.perf_counter() - start)
+        if number == 0:  # the first step compiles
+            end = time.perf_counter() + budget
     return report(name, batch, seconds, losses)
 
 
 def report(name: str, batch: int, seconds: dict[str, list[float]], losses: dict[str, list[float]]) -> str:
-    medians = {way: sorted(times[1:])[(len(times) - 1) // 2] for way, times in seconds.items()}
+    medians = {way: median(times[1:]) for way, times in seconds.items()}
     lines = [
         f"## {name}",
         "",
         f"| batch {batch} | images/s | ratio | first step s | loss first → last | largest difference to float32 |",
         "|---|---|---|---|---|---|",
     ]
-    for way, median in medians.items():
+    for way, middle in medians.items():
         apart = max(abs(a - b) / abs(b) for a, b in zip(losses[way], losses[EAGER], strict=True))
         lines.append(
-            f"| {way} | {batch / median:.1f} | {medians[EAGER] / median:.1f} | {seconds[way][0]:.1f} | "
+            f"| {way} | {batch / middle:.1f} | {medians[EAGER] / middle:.1f} | {seconds[way][0]:.1f} | "
             f"{losses[way][0]:.2f} → {losses[way][-1]:.2f} | {100 * apart:.2f} % |"
         )
     best, goal = medians[EAGER] / min(medians.values()), GOALS.get(name)
     reached = f"; goal {goal:g}: {'reached' if best >= goal else 'not reached'}" if goal else ""
-    return "\n".join([*lines, "", f"Best: {best:.1f} times{reached}.", ""])
+    steps = len(seconds[EAGER]) - 1
+    return "\n".join([*lines, "", f"Best: {best:.1f} times{reached}. Medians of {steps} steps.", ""])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(GOALS))
-    parser.add_argument("--steps", type=int, default=4, help="measured, after the first; medians of these")
+    parser.add_argument("--seconds", type=float, default=60, help=f"of measuring a network, {LEAST} to {STEPS} steps")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     if given.quick:
-        given.models, given.steps = ["small"], 2
-    measured = {name: measure(name, given.steps) for name in given.models}
-    what = f"Forward, ArcFace over {CLASSES} classes, backward, SGD; medians, all ways interleaved in one process"
-    text = f"# Training step\n\n{what}; {machine()}.\n"
-    print("\n".join([text, *measured.values()]))
-    if given.write:
-        put(Path(__file__).with_suffix(".md"), measured, text)
+        given.models, given.seconds = ["small"], 2
+    what = f"forward, ArcFace over {CLASSES} classes, backward, SGD; medians, all ways in turns in one process"
+    text = f"# Training step\n\n`python benchmarks/train_step.py`: {what}; {machine()}.\n"
+    measured = {}
+    print(text)
+    for name in given.models:
+        measured[name] = measure(name, given.seconds)
+        print(measured[name], flush=True)
+        if given.write:  # at once: an interrupted run keeps what it has
+            put(Path(__file__).with_suffix(".md"), measured, text)

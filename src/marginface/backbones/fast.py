@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from marginface.backbones.folding import fold
+
 Network = Callable[[Tensor], Tensor]
 
 COSINE = 0.9995  # to float32, of every image tried
@@ -56,7 +58,7 @@ class FastPath:
     def bfloat16(self, x: Tensor) -> Tensor:
         """Convolutions in bfloat16, the embedding layer in float32."""
         if self._half is None:
-            self._half = _with_half_convolutions(self.backbone)
+            self._half = _with_half_convolutions(self.backbone, x[:1])
         with torch.autocast(x.device.type, torch.bfloat16):
             out: Tensor = self._half(x)
         return out.float()
@@ -67,6 +69,7 @@ class FastPath:
         None where there is no compiler, or the embeddings would change.
         """
         start, self._shape = time.perf_counter(), x.shape
+        self.bfloat16(x[:1])  # makes the copy that is compiled
         compiled: Network = torch.compile(self.bfloat16, dynamic=False, options={"freezing": True})
         try:
             agrees = agree(compiled, self.bfloat16, x)
@@ -87,9 +90,10 @@ class FastPath:
         return images >= COMPILE_FROM or marker(self.backbone, x).is_file()
 
 
-def _with_half_convolutions(backbone: nn.Module) -> nn.Module:
-    """A copy whose convolutions keep their weights in bfloat16: autocast would convert them for every batch."""
-    half = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
+def _with_half_convolutions(backbone: nn.Module, x: Tensor) -> nn.Module:
+    """A copy with batch norms folded, whose convolutions keep their weights in bfloat16: autocast would convert them
+    for every batch."""
+    half = fold(copy.deepcopy(backbone).eval(), x).to(memory_format=torch.channels_last)
     for module in half.modules():
         if isinstance(module, nn.Conv2d):
             module.to(torch.bfloat16)
