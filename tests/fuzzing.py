@@ -1,5 +1,7 @@
 """Damages files in every way that disks, networks and attackers do; readers must read them or refuse them."""
 
+import io
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +38,20 @@ def damaged(data: bytes, first: int, count: int) -> Iterator[bytes]:
                 case 6 if rng.integers(0, 4) == 0:
                     del changed[at:]
         yield bytes(changed)
+
+
+def damaged_members(data: bytes, first: int, count: int) -> Iterator[bytes]:
+    """`count` versions of an npz of which one member is damaged, its checksum right."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for case in range(first, first + count):
+        chosen = sorted(members)[case % len(members)]
+        (changed,) = damaged(members[chosen], case, 1)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, content in (members | {chosen: changed}).items():
+                archive.writestr(name, content)
+        yield buffer.getvalue()
 
 
 def survives(path: Path, use: Callable[[], object], named: Path | None = None) -> None:

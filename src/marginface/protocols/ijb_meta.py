@@ -7,7 +7,6 @@ two gallery files and xx_1N_probe_mixed.csv (template, subject, ...; one header 
 
 import hashlib
 import os
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.files import replace_file
+from marginface.readers.mapped import NPZ_ERRORS
 
 GALLERIES = {"IJBB": ("S1", "S2"), "IJBC": ("G1", "G2")}
 
@@ -65,7 +65,7 @@ def read_ijb_meta(folder: Path, name: str, cache: Path | None = None) -> IjbMeta
     found = _from_cache(kept)
     if found is None:
         found = _parse(files)
-        with replace_file(kept) as temporary, temporary.open("wb") as file:
+        with replace_file(kept, durable=False) as temporary, temporary.open("wb") as file:
             np.savez(file, **{field.name: getattr(found, field.name) for field in fields(found)})
     return found
 
@@ -100,13 +100,21 @@ def _block(data: np.ndarray, columns: int) -> np.ndarray | None:
     stops = data[ends].reshape(-1, columns)
     well_formed = np.all(stops[:, -1] == ord("\n")) and np.all(stops[:, :-1] != ord("\n"))
     digits = data - np.uint8(ord("0"))  # wraps around: anything else is above 9
-    if not well_formed or lengths.min() < 1 or lengths.max() > 9 or np.any(digits[~blank] > 9):
+    if not well_formed or lengths.min() < 1 or lengths.max() > 9 or np.any((digits > 9) & ~blank):
         return None
-    values = digits[ends - 1].astype(np.int32)
+    values = np.empty((len(ends) // columns, columns), np.int32)
+    for column in range(columns):
+        values[:, column] = _numbers(digits, ends[column::columns] - 1, lengths[column::columns])
+    return values
+
+
+def _numbers(digits: np.ndarray, last: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """int32 (n,): the numbers whose last digits are at `last` (n,) and that have `lengths` (n,) digits."""
+    values = digits[last].astype(np.int32)
     for place in range(1, int(lengths.max())):
-        longer = lengths > place
-        values += np.where(longer, digits[np.where(longer, ends - 1 - place, 0)], 0) * np.int32(10**place)
-    return values.reshape(-1, columns)
+        digit = digits.take(last - place, mode="clip")  # the block's first numbers may be short
+        values += np.where(lengths > place, digit, 0) * np.int32(10**place)
+    return values
 
 
 def _malformed(text: bytes, low: int, high: int, columns: int) -> tuple[int, str]:
@@ -120,6 +128,11 @@ def _malformed(text: bytes, low: int, high: int, columns: int) -> tuple[int, str
 
 def _parse(files: dict[str, Path]) -> IjbMeta:
     names, ids = _named_table(files["images"], 2)
+    if bad := np.flatnonzero(np.any((ids < 0) | (ids >= 2**31) | (ids % 1 != 0), axis=1)).tolist():
+        raise InputError(
+            f"{files['images']} line {bad[0] + 1}: template and medium must be whole numbers below 2^31 "
+            f"({len(bad)} lines are not so)"
+        )
     other_names, numbers = _named_table(files["points"], 11)
     if differing := np.flatnonzero(names[: len(other_names)] != other_names[: len(names)]).tolist():
         line = differing[0]
@@ -152,12 +165,15 @@ def _named_table(path: Path, columns: int) -> tuple[np.ndarray, np.ndarray]:
     width = columns + 1
     if not words or len(words) % width:
         raise InputError(f"{path}: every line must hold a name and {columns} numbers; {_uneven_line(path, width)}")
-    names = np.array(words[::width]).astype(str)
-    del words[::width]
     try:
-        return names, np.fromiter(map(float, words), np.float64, len(words)).reshape(-1, columns)
+        names = np.array(words[::width]).astype(str)
+        del words[::width]
+        numbers = np.fromiter(map(float, words), np.float64, len(words)).reshape(-1, columns)
     except ValueError as error:
         raise InputError(f"{path}: {error}; {_uneven_line(path, width)}") from error
+    if bad := np.flatnonzero(~np.isfinite(numbers).all(axis=1)).tolist():
+        raise InputError(f"{path} line {bad[0] + 1}: a number is not finite ({len(bad)} such lines)")
+    return names, numbers
 
 
 def _uneven_line(path: Path, width: int) -> str:
@@ -172,8 +188,10 @@ def _subjects(path: Path) -> np.ndarray:
     rows = [line.split(b",")[:2] for line in path.read_bytes().splitlines()[1:] if line.strip()]
     try:
         pairs = np.unique(np.array([[int(template), int(subject)] for template, subject in rows], np.int32), axis=0)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: lines must begin with a template and a subject number: {error}") from error
+    if np.any(pairs < 0):
+        raise InputError(f"{path}: {np.sum(pairs < 0)} of its numbers are negative")
     ids, counts = np.unique(pairs[:, 0], return_counts=True) if len(pairs) else (pairs, pairs)
     if not len(pairs) or np.any(counts > 1):
         double = ids[counts > 1].tolist()
@@ -196,5 +214,5 @@ def _from_cache(path: Path) -> IjbMeta | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             return IjbMeta(**{field.name: kept[field.name] for field in fields(IjbMeta)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except NPZ_ERRORS:
         return None

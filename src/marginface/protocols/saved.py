@@ -4,7 +4,6 @@ One npz a run (`scores.npz`), without pickles. Written by `evaluate`, read by `m
 """
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.files import replace_file
 from marginface.metrics.result import Trials, VerificationResult, verify_distances
+from marginface.readers.mapped import NPZ_ERRORS
 
 
 def save_results(path: str | Path, results: Sequence[VerificationResult]) -> None:
@@ -53,15 +53,19 @@ def load_results(path: str | Path, replicates: int = 1000) -> list[VerificationR
         with np.load(path, allow_pickle=False) as kept:
             facts = json.loads(str(kept["facts"]))
             return [_restored(kept, number, fact, replicates) for number, fact in enumerate(facts)]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} holds no results of an evaluation ({error}); evaluate again") from error
+    except (*NPZ_ERRORS, IndexError) as error:
+        reason = str(error) if isinstance(error, InputError) else repr(error)
+        raise InputError(f"{path} holds no results of an evaluation ({reason[:200]}); evaluate again") from error
 
 
 def _restored(kept: Any, number: int, fact: dict[str, Any], replicates: int) -> VerificationResult:
     arrays = {name: kept[f"{number}.{name}"] for name in ("distances", "first", "second", "same", "subjects")}
     folds = np.split(kept[f"{number}.folds"], np.cumsum(kept[f"{number}.fold_sizes"])[:-1])
+    pairs = np.arange(len(arrays["distances"]))
+    if not np.array_equal(np.sort(np.concatenate(folds)), pairs) or not all(len(fold) for fold in folds):
+        raise ValueError("the folds do not hold every pair once")
+    if any(arrays[name].shape != pairs.shape for name in ("first", "second", "same")):
+        raise ValueError("sides, flags and distances are not of one length")
     trials = Trials(
         benchmark=fact["benchmark"],
         first=arrays["first"],
