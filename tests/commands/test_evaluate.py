@@ -207,7 +207,9 @@ def test_embeddings_files_that_do_not_fit(made: Path, capsys: pytest.CaptureFixt
     vectors = np.random.default_rng(0).normal(size=(40, 8))
     cases: list[tuple[dict[str, Any], str]] = [
         ({"embeddings": vectors[:39]}, "holds 39 embeddings, stored has 40 images"),
-        ({"embeddings": vectors[0]}, "must hold 'embeddings' of shape (N, D)"),
+        ({"embeddings": vectors[0]}, "must hold 'embeddings' (N, D), numbers; they are float64 (8,)"),
+        ({"embeddings": vectors.astype(str)}, "must hold 'embeddings' (N, D), numbers; they are <U"),
+        ({"embeddings": vectors, "flipped": vectors[:, :4]}, "'embeddings' are (40, 8), 'flipped' (40, 4)"),
         ({"vectors": vectors}, "must hold 'embeddings'"),
         ({"embeddings": vectors, "norms": np.ones(3)}, "40 embeddings, but 3 norms"),
         ({"embeddings": vectors, "keys": np.array(["a"] * 40)}, "names 39 images twice (first: a)"),

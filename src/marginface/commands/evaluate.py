@@ -14,7 +14,8 @@ from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import UNDERSTOOD, Benchmark, open_benchmarks, publish
 from marginface.evaluate.attributes import Attributes
-from marginface.evaluate.embeddings import Embeddings, EmbeddingsFile
+from marginface.evaluate.embeddings import Embeddings
+from marginface.evaluate.embeddings_file import EmbeddingsFile
 from marginface.evaluate.judge import Judgement, Questions, judge
 from marginface.evaluate.measure import pixels, untrained
 from marginface.evaluate.publish import split_results, write_roc
