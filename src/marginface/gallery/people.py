@@ -11,6 +11,7 @@ import numpy as np
 from marginface.detection import most_central
 from marginface.errors import InputError
 from marginface.files import replace_folder
+from marginface.gallery import snapshot
 from marginface.gallery.models import FaceModel
 from marginface.gallery.photos import Eye, read_photo, small_picture
 from marginface.gallery.search import Matrix
@@ -37,7 +38,7 @@ class Gallery:
         self._faces: list[Face] = []
         if store.exists:
             self._check(store.model())
-            self._faces = list(store.faces())
+            self._faces = snapshot.load_faces(store)
         self._names: list[str] | None = None  # made when somebody asks
         self._matrix = Matrix(np.empty((0, model.network.length), np.float32))
 
@@ -60,10 +61,10 @@ class Gallery:
         names = sorted({face.name for face in self._faces})
         index = {name: row for row, name in enumerate(names)}
         pooled = np.zeros((len(names), self.model.network.length), np.float32)
-        if self._faces:
-            vectors = np.stack([face.vector * face.weight for face in self._faces])
-            np.add.at(pooled, [index[face.name] for face in self._faces], vectors)
-        self._matrix = Matrix(pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12))
+        for face in self._faces:
+            pooled[index[face.name]] += face.vector * np.float32(face.weight)
+        pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        self._matrix = Matrix(pooled)
         self._names = names
         return names, self._matrix
 
@@ -100,6 +101,7 @@ class Gallery:
     def remove(self, names: Sequence[str]) -> int:
         """They are no longer found; returns how many faces that were."""
         ids = [face.id for name in names for face in self.of(name)]
+        snapshot.drop(self.store)
         self.store.remove(ids)
         gone = set(ids)
         self._faces = [face for face in self._faces if face.id not in gone]

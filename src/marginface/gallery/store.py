@@ -22,6 +22,7 @@ from marginface.errors import InputError
 FIELDS = ["id", "name", "source", "picture", "weight", "vector"]
 MODEL_ROW = "@model"  # the id of the row that says which model the vectors are of, in place of a face
 BATCH = 1000
+PAGE = 16_000  # rows without pictures, some 2 kB each; a page looks through the whole store, and Milvus gives 16,384
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,21 @@ class Store:
         """Their new ids. They are on the disk, or with the server, when this returns."""
         return self._insert(self._alias, faces)
 
-    def faces(self, pictures: bool = False, batch: int = BATCH) -> Iterator[Face]:
-        """Every face; without `pictures` these are empty."""
+    @property
+    def collection(self) -> str:
+        """What the alias points to: another one after each `rewrite`."""
+        return self._current() or ""
+
+    def count(self) -> int:
+        """How many faces."""
+        return int(self._client.query(self._alias, filter="", output_fields=["count(*)"])[0]["count(*)"]) - 1
+
+    def faces(self, pictures: bool = False, after: str = "") -> Iterator[Face]:
+        """Every face by id, or those after an id; without `pictures` these are empty."""
         fields = [name for name in FIELDS if pictures or name != "picture"]
+        chosen = f'id != "{MODEL_ROW}"' + (f' and id > "{after}"' if after else "")
         pages = self._client.query_iterator(
-            self._alias, filter=f'id != "{MODEL_ROW}"', output_fields=fields, batch_size=batch
+            self._alias, filter=chosen, output_fields=fields, batch_size=PAGE // 4 if pictures else PAGE
         )
         try:
             while page := pages.next():
@@ -157,15 +168,17 @@ class Store:
         return name
 
     def _insert(self, collection: str, faces: Sequence[Face]) -> list[str]:
-        rows = [_row(face) for face in faces]
+        start = time.time_ns()
+        rows = [_row(face, f"{start:016x}{number:08x}") for number, face in enumerate(faces)]
         for start in range(0, len(rows), BATCH):
             self._client.insert(collection, rows[start : start + BATCH])
         return [row["id"] for row in rows]
 
 
-def _row(face: Face) -> dict[str, Any]:
+def _row(face: Face, stamp: str) -> dict[str, Any]:
+    """stamp: so that ids rise with time, and what came later can be asked for."""
     return {
-        "id": face.id or uuid.uuid4().hex,
+        "id": face.id or stamp + uuid.uuid4().hex[:8],
         "name": face.name,
         "source": face.source,
         "picture": base64.b64encode(face.picture).decode(),
