@@ -56,7 +56,8 @@ class CountsOnHost(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         kept = {name: self._buffers[name] for name in self.on_host}
-        super()._apply(fn, recurse)
+        move: Callable[..., Self] = super()._apply
+        move(fn, recurse)
         self._buffers.update(kept)
         return self
 

@@ -4,7 +4,7 @@ Shape legend: N rows of this rank's batch; G rows of the global batch, R of them
 labelled; D features; C classes of all ranks; S classes of this rank drawn for a step.
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,7 @@ from marginface.softmax.binary import binary_logits, binary_loss
 from marginface.softmax.classes import Classes, CollectedGradient, WeightSink
 from marginface.softmax.dense import dense_logits, dense_loss, normalise
 from marginface.softmax.kernels import Precision, default_block, product_dtype
-from marginface.softmax.objective import CrossEntropy, Objective
+from marginface.softmax.objective import Contest, CrossEntropy, Objective
 from marginface.softmax.one_vs_rest import OneVsRest
 from marginface.softmax.sampled import choose_classes, columns_of, draw_scores
 from marginface.softmax.sharded import Shards
@@ -28,6 +28,14 @@ from marginface.softmax.workspace import Workspace
 Unlabelled = Literal["ignore", "negatives", "none"]
 INIT_STD = 0.01  # InsightFace, ElasticFace, CurricularFace
 INIT_CHUNK = 1024  # classes initialised from one seed, so that the weights do not depend on the number of ranks
+
+
+class LastStep(NamedTuple):
+    """Of the labelled rows of the global batch: cosine to the own class and norm (V,), and what decided the loss."""
+
+    cosines_V: Tensor
+    norms_V: Tensor
+    contest: Contest | None
 
 
 class MarginSoftmax(CountsOnHost):
@@ -54,13 +62,12 @@ class MarginSoftmax(CountsOnHost):
             are "none", as the caller knows: only then does nothing wait for the device to count them.
         seed: of the classes drawn when sample_rate < 1.
 
-    `weight` is this rank's shard, (classes·sub_centers, D), N(0, 0.01) from torch's seed. `mean_cosine` (to the
-    own class) and `mean_norm` (of the embeddings) tell of the last step; tensors, so that nothing waits.
+    `weight` is this rank's shard, (classes·sub_centers, D), N(0, 0.01) from torch's seed. `last` tells of the last
+    step's labelled rows, `mean_cosine` (to the own class) and `mean_norm` (of the embeddings) of their means; tensors,
+    so that nothing waits. The dense engine tells nothing.
     """
 
     step: Tensor
-    mean_cosine: Tensor
-    mean_norm: Tensor
 
     def __init__(
         self,
@@ -96,8 +103,7 @@ class MarginSoftmax(CountsOnHost):
         self.sparse_gradient = False
         self._workspace = Workspace()
         self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
-        self.register_buffer("mean_cosine", torch.zeros(()), persistent=False)
-        self.register_buffer("mean_norm", torch.zeros(()), persistent=False)
+        self.last: LastStep | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -155,7 +161,7 @@ class MarginSoftmax(CountsOnHost):
             rows_RD = unit_RD if step.normalised else x_RD
             loss: Tensor
             loss, cos_V = StreamedLoss.apply(rows_RD, norms_R, self.weight, self.bias, step, *self.margin.parameters())
-            self._observe(cos_V, norms_R[:num_labelled])
+            self.last = LastStep(cos_V.detach(), norms_R[:num_labelled].detach(), step.objective.contest())
         return loss
 
     @torch.no_grad()
@@ -173,6 +179,31 @@ class MarginSoftmax(CountsOnHost):
             )
         finally:
             self.margin.train(training)
+
+    @property
+    def mean_cosine(self) -> Tensor:
+        return self._mean_of_last("cosines_V")
+
+    @property
+    def mean_norm(self) -> Tensor:
+        return self._mean_of_last("norms_V")
+
+    def _mean_of_last(self, name: str) -> Tensor:
+        """0 before the first step, and where no row was labelled."""
+        values_V = self.weight.new_zeros(0) if self.last is None else getattr(self.last, name)
+        return values_V.sum().detach() / max(1, len(values_V))
+
+    @torch.no_grad()
+    def lead(self, last: LastStep) -> tuple[Tensor, Tensor]:
+        """By how much the own class of every row is ahead of all others together (V,): with the margin, without it.
+
+        In logits; above 0 its probability is above one half. Without a softmax: of the threshold it has to pass.
+        """
+        if isinstance(self.margin, BinaryMargin):
+            return self.margin.positive(last.cosines_V), self.margin.negative(last.cosines_V)
+        assert last.contest is not None
+        targets_V, scales_V, others_V = last.contest
+        return scales_V * targets_V - others_V, scales_V * last.cosines_V - others_V
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, {self.num_classes}, sample_rate={self.sample_rate}, engine={self.engine!r}"
@@ -254,11 +285,6 @@ class MarginSoftmax(CountsOnHost):
             label_smoothing=self.label_smoothing,
             focal_gamma=self.focal_gamma,
         )
-
-    @torch.no_grad()
-    def _observe(self, cos_V: Tensor, norms_V: Tensor) -> None:
-        count = max(1, len(cos_V))
-        self.mean_cosine, self.mean_norm = cos_V.sum() / count, norms_V.sum() / count
 
     def _check(self) -> None:
         one_of("engine", self.engine, ("streaming", "dense"))

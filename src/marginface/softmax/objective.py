@@ -34,6 +34,14 @@ class Wanted(NamedTuple):
     floor: float | None = None  # at least this subtracted
 
 
+class Contest(NamedTuple):
+    """What decides the loss of every labelled row, each (V,): scale·target, the target bent, against the others."""
+
+    targets_V: Tensor
+    scales_V: Tensor
+    others_V: Tensor  # log Σ_{j≠y} exp(logit_j)
+
+
 class Objective(Protocol):
     """What the block loop asks of a loss, in this order; one object for each step.
 
@@ -59,6 +67,9 @@ class Objective(Protocol):
 
     def gradient(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
         """Overwrite a block with the derivative by its cosines, but for the target columns."""
+
+    def contest(self) -> Contest | None:
+        """After `finish`; None where classes do not compete."""
 
 
 @dataclass
@@ -220,6 +231,10 @@ class CrossEntropy:
             return
         for rows in row_tiles(products_RK, self.num_labelled):
             self._bent_gradient(products_RK[rows], offset_R[rows, None], rows)
+
+    def contest(self) -> Contest:
+        rows_V = slice(0, self.num_labelled)
+        return Contest(self.bent_V.detach(), self.scale_R.detach()[rows_V], self.log_sum_R.detach()[rows_V])
 
     def _bent_gradient(self, products_TK: Tensor, offset_T1: Tensor, rows: slice) -> None:
         bent_TK, slope_TK = self._bend(products_TK, offset_T1, rows, with_slope=True)

@@ -80,6 +80,9 @@ class OneVsRest:
             )
             products_RK[rows] = grad_TK if slope_TK is None else grad_TK.mul_(slope_TK)
 
+    def contest(self) -> None:
+        return None
+
     def _slope(self, products_TK: Tensor, offset_T1: Tensor) -> Tensor | None:
         """Derivative of the bent cosines, None where it is 1 or taken for it."""
         if self.margin.linear or self.margin.margin_grad == "straight_through":
