@@ -113,8 +113,8 @@ def test_train_evaluate_embed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     run_folder = tmp_path / "runs" / "a"
     files = {path.name for path in run_folder.iterdir()}
     assert files == {
-        "checkpoints", "config.yaml", "metrics.csv", "metrics.json", "metrics.scores.npz", "model", "report.html",
-        "samples.png", "tensorboard",
+        "checkpoints", "config.yaml", "metrics.csv", "metrics.json", "metrics.scores.npz", "model",
+        "progress.json", "report.html", "samples.png", "tensorboard",
     }  # fmt: skip
     results = json.loads((run_folder / "metrics.json").read_text())["results"]
     assert [row["model"] for row in results] == ["pixels", "untrained network", "trained network"]

@@ -7,6 +7,7 @@ given, and `explained(message)`, a better sentence for the parser's complaint.
 
 COMMANDS = {
     "train": "learn an embedding from faces; without options, the recipe quickstart",
+    "status": "tell where a run stands, from another terminal",
     "evaluate": "measure a model on people it never saw: table, JSON, HTML report",
     "compare": "models side by side on the same pairs, and whether they differ by more than luck",
     "threshold": "which similarity to accept at, from an evaluation, stored with the model",

@@ -135,6 +135,10 @@ TITLES = {
     "target_cosine": "Cosine to own class",
     "norm": "Embedding length",
     "data_wait": "Waiting for data",
+    "memory": "Memory, GiB",
+    "gradient_norm": "Gradient length",
+    "easy": "Right with the margin",
+    "hard": "Wrong without the margin",
 }
 
 

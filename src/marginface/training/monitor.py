@@ -1,33 +1,54 @@
-"""What a person sees of a running training: the progress bar, metrics.csv and TensorBoard."""
+"""What a person sees of a running training: the progress bar, metrics.csv, TensorBoard and other loggers."""
 
 import csv
+import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from marginface.files import replace_file
+from marginface.processes import together
+from marginface.softmax import MarginSoftmax
+from marginface.training.config import Config
+from marginface.training.loggers import create_loggers
+from marginface.training.measures import HEAD, margin_state, memory
+from marginface.training.run import Run
+from marginface.training.tracing import Trace
 
-COLUMNS = ["step", "epoch", "loss", "lr", "images_per_second", "data_wait", "target_cosine", "norm"]
+COLUMNS = ["step", "epoch", "loss", "lr", "images_per_second", "data_wait", "memory", "gradient_norm", *HEAD]
 
 
 class Monitor:
     """Shows and records one run. Of several processes only the first is `active`; the others keep silent."""
 
     def __init__(
-        self, folder: Path, total: int, start: int, benchmarks: list[str], console: Console, active: bool = True
+        self,
+        run: Run,
+        config: Config,
+        head: MarginSoftmax,
+        *,
+        total: int,
+        start: int,
+        benchmarks: list[str],
+        console: Console,
+        active: bool = True,
     ) -> None:
-        self.console, self.total = console, total
-        self._active = active
+        """total, start: steps of the run, and those done before."""
+        self.console, self.total, self.run = console, total, run
+        self._active, self._device = active, head.weight.device
+        self._trace: Trace | None = None
         if active:
-            self._csv = MetricsFile(
-                folder / "metrics.csv", [*COLUMNS, *(f"{name}_accuracy" for name in benchmarks)], start
-            )
-            self._board = TensorBoardLogger(folder, name="tensorboard", version="")
+            columns = [*COLUMNS, *(f"margin_{name}" for name in margin_state(head.margin))]
+            columns += [f"{name}_accuracy" for name in benchmarks]
+            self._csv = MetricsFile(run.metrics_csv, columns, start)
+            self._loggers = create_loggers(config.train.logger, run.folder, asdict(config))
+            if config.train.profile and start < total:
+                self._trace = Trace(run.trace, config.train.profile, total - start)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,12 +64,17 @@ class Monitor:
     def __enter__(self) -> "Monitor":
         if self._active and not self._lines:
             self._progress.start()
+        if self._trace:
+            self._trace.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._progress.stop()
+        if self._trace:
+            self._trace.stop()
         if self._active:
-            self._board.finalize("success")
+            for logger in self._loggers:
+                logger.finalize("failed" if kind else "success")
 
     def waited(self, seconds: float) -> None:
         """The training step had to wait this long for its batch."""
@@ -58,18 +84,24 @@ class Monitor:
         self._clock.images += images
         self._clock.steps += 1
         self._progress.update(self._task, completed=step)
+        if self._trace:
+            self._trace.step()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A row of the training's own numbers; the rate is that since the last row."""
+        """A row of the training's own numbers; the rate is that since the last row. Every process must call it.
+
+        Of waiting and memory the row has the most of any process: the others wait for that one.
+        """
         rates = self._clock.lap()
+        waited, used = map(max, zip(*together(lambda: (rates.waited, memory(self._device))), strict=True))
         if not self._active:
             return
-        values = {**values, "images_per_second": rates.images, "data_wait": rates.waited}
-        self._csv.write(step, values)
-        self._board.log_metrics(dict(values), step)
+        values = {**values, "images_per_second": rates.images, "data_wait": waited, "memory": used}
+        self._write(step, values)
+        self._leave_word(step, rates)
         text = (
-            f"loss {values['loss']:.3f}  lr {values['lr']:.4f}  cos {values['target_cosine']:.3f}  "
-            f"norm {values['norm']:.1f}  {rates.images:.0f} images/s"
+            f"loss {values['loss']:.3f}  lr {values['lr']:.4f}  cos {values.get('target_cosine', 0.0):.3f}  "
+            f"norm {values.get('norm', 0.0):.1f}  {rates.images:.0f} images/s"
         )
         self._progress.update(self._task, text=text)
         if self._lines:
@@ -80,12 +112,21 @@ class Monitor:
         """A row with the accuracy on each benchmark."""
         if not accuracies:
             return
-        values = {f"{name}_accuracy": accuracy for name, accuracy in accuracies.items()}
-        self._csv.write(step, values)
-        self._board.log_metrics(values, step)
+        self._write(step, {f"{name}_accuracy": accuracy for name, accuracy in accuracies.items()})
         shown = "  ".join(f"{name} {accuracy:.4f}" for name, accuracy in accuracies.items())
         self.console.print(f"step {step}/{self.total}  accuracy on unseen people: {shown}", highlight=False)
         self._clock.restart()
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        self._csv.write(step, values)
+        for logger in self._loggers:
+            logger.log_metrics(dict(values), step)
+
+    def _leave_word(self, step: int, rates: "Rates") -> None:
+        """For `marginface status`, in another terminal."""
+        word = {"step": step, "total_steps": self.total, "steps_per_second": rates.steps}
+        with replace_file(self.run.progress, durable=False) as temporary:
+            temporary.write_text(json.dumps(word) + "\n", encoding="utf-8")
 
 
 class Rates(NamedTuple):

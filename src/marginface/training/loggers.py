@@ -1,0 +1,44 @@
+"""Where else the numbers of a run go: TensorBoard always, Weights & Biases or MLflow by `train.logger`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+from marginface.errors import InputError
+
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+NEEDS = {"tensorboard": (), "wandb": ("pytorch_lightning", "wandb"), "mlflow": ("pytorch_lightning", "mlflow")}
+PROJECT = "marginface"
+
+
+def check_logger(name: str) -> None:
+    """Raises InputError, with what to install, for a logger that cannot be had here."""
+    for package in NEEDS[name]:
+        if find_spec(package) is None:
+            raise InputError(f"train.logger {name} needs {package}: pip install 'marginface[{name}]'")
+
+
+def create_loggers(name: LoggerName, folder: Path, config: dict[str, Any]) -> list[Logger]:
+    """TensorBoard in the run's folder, and the one named beside it, which is told the whole configuration.
+
+    Weights & Biases obeys WANDB_MODE, WANDB_PROJECT and so on; MLflow writes to MLFLOW_TRACKING_URI, or into the run's
+    folder without one.
+    """
+    loggers: list[Logger] = [TensorBoardLogger(folder, name="tensorboard", version="")]
+    if name != "tensorboard":
+        loggers.append(_other(name, folder))
+        loggers[-1].log_hyperparams(config)
+    return loggers
+
+
+def _other(name: LoggerName, folder: Path) -> Logger:
+    from pytorch_lightning import loggers  # slow to import
+
+    if name == "wandb":
+        wandb: Logger = loggers.WandbLogger(name=folder.name, project=PROJECT, save_dir=folder)
+        return wandb
+    mlflow: Logger = loggers.MLFlowLogger(PROJECT, run_name=folder.name, save_dir=str(folder / "mlruns"))
+    return mlflow

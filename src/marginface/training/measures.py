@@ -1,0 +1,67 @@
+"""What a step tells of itself, put together only when a row of the log is due. For the training loop."""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from marginface.softmax import MarginSoftmax
+
+QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95}
+HEAD = [
+    "target_cosine",
+    *(f"target_cosine_{name}" for name in QUANTILES),
+    "norm",
+    *(f"norm_{name}" for name in QUANTILES),
+    "easy",
+    "hard",
+]
+
+
+def head_numbers(head: MarginSoftmax) -> dict[str, Tensor]:
+    """The columns of `HEAD` and the margin's state, from the rows of the last step's global batch; nothing waits.
+
+    easy: share of the rows that are right with the margin: their own class is likelier than all others together.
+    hard: share of those that would be wrong without it. Empty for the dense engine, which keeps nothing.
+    """
+    found = {f"margin_{name}": value.detach() for name, value in margin_state(head.margin).items()}
+    last = head.last
+    if last is None or len(last.cosines_V) == 0:
+        return found
+    for name, values in (("target_cosine", last.cosines_V), ("norm", last.norms_V)):
+        found[name] = values.mean()
+        points = torch.quantile(values.float(), torch.tensor(list(QUANTILES.values()), device=values.device))
+        found |= {f"{name}_{key}": point for key, point in zip(QUANTILES, points, strict=True)}
+    with_margin_V, without_V = head.lead(last)
+    found["easy"], found["hard"] = (with_margin_V > 0).float().mean(), (without_V <= 0).float().mean()
+    return found
+
+
+def margin_state(margin: nn.Module) -> dict[str, Tensor]:
+    """What a margin has learned or counted, a number each, but for the steps that a random margin has taken."""
+    named = {**dict(margin.named_buffers()), **dict(margin.named_parameters())}
+    return {name: value for name, value in named.items() if value.numel() == 1 and name != "step"}
+
+
+def to_host(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """One copy from the device for all of them."""
+    if not values:
+        return {}
+    devices = {value.device for value in values.values() if value.device.type != "cpu"}
+    device = devices.pop() if devices else torch.device("cpu")
+    together = torch.stack([value.detach().reshape(()).to(device, torch.float64) for value in values.values()])
+    return dict(zip(values, together.tolist(), strict=True))
+
+
+def memory(device: torch.device) -> float:
+    """GiB: the most that tensors took on a GPU so far, or what the process has in memory; NaN where that is hidden."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "linux":
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return math.nan
