@@ -1,4 +1,4 @@
-"""A copy of a large store's vectors beside it, because reading a million rows out of Milvus takes minutes. For `people`.
+"""A copy of a large store's vectors beside it: reading a million rows out of Milvus takes minutes. For `people`.
 
 The store stays the truth. A copy is used only while it is of the same collection and, with the faces that the store
 has got since, of the same number; `drop` takes it away before anything is removed. Only a store in a file has one.
