@@ -17,7 +17,7 @@ from marginface import cli
 from marginface.embedder import Embedder
 from marginface.evaluate import embeddings, open_benchmark
 from marginface.faces.template import ARCFACE_112
-from marginface.metrics.variants import openvino_lfw
+from marginface.metrics.variants import magface_accuracy, openvino_lfw
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,17 @@ def test_xnorm_is_that_of_insightface(made: Path) -> None:
     norms = [np.linalg.norm(vector) for one in passes for vector in one]
     assert row["xnorm"] == pytest.approx(sum(norms) / len(norms), rel=1e-6)
     assert row["xnorm"] != pytest.approx(np.linalg.norm(passes[0] + passes[1], axis=1).mean(), rel=0.1)
+
+
+def test_magface_accuracy_is_a_figure_more(made: Path) -> None:
+    words = [f"{made}/model", "--flip=false", "--magface=true", "--benchmark", f"{made}/stored.bin"]
+    row, _ = evaluated(*words, f"tinyface:{made}/tinyface")
+    model, benchmark = Embedder.load(made / "model"), open_benchmark(f"{made}/stored.bin")
+    vectors, pairs = embeddings.embed_images(model, benchmark.images, flip=False).original, benchmark.pairs
+    expected, _ = magface_accuracy(vectors, pairs.first, pairs.second, pairs.same, pairs.folds)
+    assert row["figures"]["MagFace accuracy"] == expected.mean
+    assert row["figures"]["MagFace threshold"] == pytest.approx(expected.threshold)
+    assert "MagFace accuracy std" in Path("r.html").read_text()
 
 
 def test_embeddings_of_anybody(made: Path) -> None:

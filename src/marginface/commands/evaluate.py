@@ -47,13 +47,14 @@ def options(parser: ArgumentParser) -> None:
         "--reject", type=str, nargs="*", default=[], help="error-versus-reject by 'norm' or columns of --csv"
     )
     parser.add_argument("--reject-fmr", type=float, default=1e-3, help="false match rate of those curves")
+    parser.add_argument("--magface", type=bool, default=False, help="also MagFace's accuracy: angles, the mean removed")
     parser.add_argument("--scratch", type=str, default="", help="folder for embeddings while they are made")
 
 
 def run(options: Namespace, command: str) -> None:
     models = _models(options)
     attributes = Attributes(options.csv) if options.csv else None
-    questions = Questions(options.by, options.reject, options.reject_fmr, attributes)
+    questions = Questions(options.by, options.reject, options.reject_fmr, attributes, options.magface)
     for spec in options.degrade:
         open_degrade(spec)  # before any work
     benchmarks = open_benchmarks(options.benchmark, options.resize)

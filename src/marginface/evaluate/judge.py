@@ -1,5 +1,6 @@
 """Further judgement of one result: error rates of groups of people, and what a quality score is worth."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from marginface.evaluate.embeddings import Embeddings
 from marginface.metrics.groups import GroupTable, group_table
 from marginface.metrics.reject import RejectCurve, pair_quality, reject_curve
 from marginface.metrics.result import VerificationResult
+from marginface.metrics.variants import magface_accuracy
 
 NORM = "norm"
 
@@ -21,12 +23,14 @@ class Questions:
     """by: columns whose groups are told apart. reject: columns, or `norm`, that comparisons are rejected by.
 
     fmr: false match rate of the error-versus-reject curves. attributes: where the columns are.
+    magface: also MagFace's ten-fold accuracy.
     """
 
     by: Sequence[str] = ()
     reject: Sequence[str] = ()
     fmr: float = 1e-3
     attributes: Attributes | None = None
+    magface: bool = False
 
     def __post_init__(self) -> None:
         if self.attributes is None and (wanted := [name for name in (*self.by, *self.reject) if name != NORM]):
@@ -44,11 +48,26 @@ class Judgement:
 
 def judge(results: Sequence[Result], embeddings: Embeddings, questions: Questions, into: Judgement) -> None:
     """Adds the results of one model on one benchmark, and answers about those of pairs; searches have none."""
+    results = [_with_magface(one, embeddings) for one in results] if questions.magface else results
     into.results += results
     for result in results:
         if isinstance(result, VerificationResult):
             into.groups += [_groups(result, column, questions.attributes) for column in questions.by]
             into.rejects += [_rejects(result, name, embeddings, questions) for name in questions.reject]
+
+
+def _with_magface(result: Result, embeddings: Embeddings) -> Result:
+    """MagFace's `eval_1v1` among the figures of pairs with folds."""
+    if not isinstance(result, VerificationResult) or result.distances is None:
+        return result
+    trials = result.trials
+    found, _ = magface_accuracy(embeddings.fused, trials.first, trials.second, trials.same, trials.folds)
+    figures = {
+        "MagFace accuracy": found.mean,
+        "MagFace accuracy std": found.std,
+        "MagFace threshold": found.threshold,
+    }
+    return dataclasses.replace(result, figures={**result.figures, **figures})
 
 
 def _groups(result: VerificationResult, column: str, attributes: Attributes | None) -> GroupTable:

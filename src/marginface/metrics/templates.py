@@ -14,9 +14,6 @@ import numpy as np
 
 from marginface.errors import InputError
 
-FUSIONS = ("norm_weighted_avg", "pre_norm_vector_add", "average", "concat")
-"""AdaFace's names for joining the embeddings of an image and its mirror image."""
-
 
 @dataclass(frozen=True)
 class Pooling:
@@ -44,12 +41,13 @@ class Pooling:
 
 POOLINGS = {
     "insightface": Pooling(),
-    "adaface": Pooling(detector=False),  # pre_norm_vector_add
+    "adaface": Pooling(detector=False),
     "adaface-norm-weighted": Pooling(norms=False, detector=False),
     "magface": Pooling(detector=False, flip=False, media="unit"),
     "magface-quality": Pooling(detector=False, flip=False),
 }
-"""By the scripts that pool so; AdaFace's name their fusions as `FUSIONS`, MagFace's have `--magface_qlt` 0 and 1."""
+"""By the scripts that pool so: AdaFace's (`pre_norm_vector_add`, and `norm_weighted_avg`, which is the same sum of both
+passes scaled to length 1) and MagFace's (`--magface_qlt` 0 and 1)."""
 
 
 def read_pooling(word: str) -> Pooling:
@@ -104,24 +102,6 @@ def pool_templates(
         )
     vectors /= lengths[:, None]
     return Templates(ids, vectors, np.bincount(template_of))
-
-
-def fuse_passes(original: np.ndarray, flipped: np.ndarray, fusion: str) -> tuple[np.ndarray, np.ndarray]:
-    """AdaFace's fusion of the two passes, un-normalised (N, D) each: features (N, D or 2 D) and lengths (N,).
-
-    With features of length 1, its "norm_weighted_avg" pools as N0D0F1; "pre_norm_vector_add" times its length
-    as N1D0F1.
-    """
-    if fusion not in FUSIONS:
-        raise InputError(f"unknown fusion '{fusion}'; known: {', '.join(FUSIONS)}")
-    lengths = [np.linalg.norm(side, axis=1) for side in (original, flipped)]
-    units = [side / length[:, None] for side, length in zip((original, flipped), lengths, strict=True)]
-    mean = (lengths[0] + lengths[1]) / 2
-    if fusion == "concat":
-        return np.concatenate(units, axis=1), mean
-    summed = units[0] + units[1] if fusion == "average" else original + flipped
-    length = np.linalg.norm(summed, axis=1)
-    return summed / length[:, None], length if fusion == "pre_norm_vector_add" else mean
 
 
 Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]

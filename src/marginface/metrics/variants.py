@@ -1,6 +1,6 @@
 """Ten-fold figures as other trainers print them: MagFace's angle with the mean removed, OpenVINO's LFW report.
 
-Kept apart from `verification` because no other figure depends on them. Called by `protocols.pairs`.
+Kept apart from `verification` because no other figure depends on them. Called by `evaluate`.
 """
 
 import itertools

@@ -134,7 +134,7 @@ def figures_sheet(results: Sequence[VerificationResult]) -> Sheet | None:
         ]
         for one in found
     ]
-    caption = "Rates as shares of 1; OpenVINO's threshold is on 1 − cosine."
+    caption = "Rates as shares of 1; OpenVINO's threshold is on 1 − cosine, MagFace's on the angle as a share of π."
     return Sheet("As the trainers of others report it", caption, ["Model", *names], rows) if found else None
 
 
