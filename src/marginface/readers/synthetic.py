@@ -6,7 +6,6 @@ A person is a vector of traits drawn from (seed, identity), a photograph varies 
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,7 @@ from marginface.readers.base import Reader, Record
 from marginface.readers.synthetic_render import render
 from marginface.readers.synthetic_traits import draw
 
-_TOGETHER = 64  # photographs a thread takes at most: enough to forget what drawing traits costs a call
+_TOGETHER = 64  # photographs rendered together: enough to forget what a call costs, and they stay in the cache
 
 # A large block, given back, tells glibc to keep freed memory for reuse instead of returning it to the system at once;
 # without this a third of the rendering time goes into page faults. Elsewhere it does nothing.
@@ -55,17 +54,16 @@ class SyntheticFaces:
         return len(self.labels)
 
     def read(self, indices: Sequence[int]) -> list[Record]:
-        """The records at `indices`, in that order; long requests are shared among threads."""
+        """The records at `indices`, in that order.
+
+        In one thread: two would wait for each other between the many short array operations, and lose by it. Who needs
+        more reads in processes, as the loader does.
+        """
         chosen = np.asarray(indices, np.int64).reshape(-1)
         for index in chosen[(chosen < 0) | (chosen >= len(self))]:
             raise InputError(f"Synthetic faces have no record {index}: they are numbered 0 to {len(self) - 1}.")
-        threads = os.cpu_count() or 1
-        together = min(_TOGETHER, max(8, -(-len(chosen) // threads)))
-        parts = [chosen[start : start + together] for start in range(0, len(chosen), together)]
-        if len(parts) < 2:
-            return [record for part in parts for record in self._render(part)]
-        with ThreadPoolExecutor(min(len(parts), threads)) as pool:
-            return [record for records in pool.map(self._render, parts) for record in records]
+        parts = (chosen[start : start + _TOGETHER] for start in range(0, len(chosen), _TOGETHER))
+        return [record for part in parts for record in self._render(part)]
 
     def _render(self, indices: np.ndarray) -> list[Record]:
         labels, numbers = np.divmod(indices, self.images_per_identity)
