@@ -17,7 +17,7 @@ TINY = 1e-12  # rows of the weight shorter than this are divided by it, as in `d
 WORTHWHILE_CLASSES = 8192  # below, bfloat16 saves less time than its rounding costs accuracy
 CPU_BLOCK = 2**21  # numbers in a block: 8 MB in float32, which stays in the last-level cache
 CPU_TILE = 2**19  # numbers in a tile: 2 MB in float32, which two cores keep in their own caches
-GPU_BLOCK = 2**25
+GPU_BLOCK = 2**25  # launching the operations of smaller blocks would take longer than the operations
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -57,9 +57,9 @@ def native_bfloat16(device: torch.device) -> bool:
 
 def default_block(num_rows: int, num_features: int, device: torch.device) -> int:
     """Rows of the weight in a block, so that it stays in cache on a CPU and fills the machine on a GPU."""
-    numbers = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
+    numbers, most = (CPU_BLOCK, 2**14) if device.type == "cpu" else (GPU_BLOCK, 2**16)
     block = numbers // max(num_rows, num_features)
-    return min(16384, max(1024, 1 << (block.bit_length() - 1)))
+    return min(most, max(1024, 1 << (block.bit_length() - 1)))
 
 
 def tiles(values_RK: Tensor, start: int = 0, stop: int | None = None) -> Iterator[slice]:
