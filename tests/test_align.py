@@ -1,5 +1,6 @@
 """`marginface align`: every photograph of a list, restartable, and honest about what it leaves out."""
 
+import time
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 
 from marginface import cli
 from marginface.align import IN_A_ROW, TILE, align_faces, read_names
+from marginface.detection import Faces
 from marginface.errors import InputError
 from marginface.faces.template import ARCFACE_112, crop_face, similarity
 from marginface.loading.decode import decode
@@ -109,6 +111,59 @@ def test_a_detector_finds_what_the_list_does_not_say(photographs: Path, tmp_path
     done = align_faces(open_reader(tmp_path / "images"), tmp_path / "faces", detect=detect)
     assert (done.written, list(done.refused.values())) == (5, ["no face was found in it"])
     assert asked == [(250, 250, 3)] * 6
+
+
+class TwoFaces:
+    """Answers a small face in the middle and a large one, or nothing; notes whether it was called twice at a time."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points, self.busy, self.overlapped, self.asked = points, False, False, 0
+
+    def __call__(self, image: np.ndarray) -> Faces:
+        self.overlapped |= self.busy
+        self.busy, self.asked = True, self.asked + 1
+        time.sleep(0.005)
+        self.busy = False
+        if self.asked == 3:
+            return Faces.none()
+        boxes = np.array([[120, 120, 130, 130], [60, 60, 190, 190]], np.float32)
+        points = np.stack([np.full((5, 2), 125), self.points]).astype(np.float32)
+        return Faces.sorted(boxes, points, np.array([0.99, 0.9]))
+
+
+def test_the_command_finds_the_main_face_itself(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector, specs = TwoFaces(ARCFACE_112 * 1.1 + 60), []
+    monkeypatch.setattr("marginface.commands.align.open_detector", lambda spec: specs.append(spec) or detector)
+    command = ["align", str(tmp_path / "images"), str(tmp_path / "faces")]
+    cli.main([*command, "--detector=auto"])
+    output = capsys.readouterr()
+    assert "5 faces in" in output.out
+    assert "1 left out" in output.out
+    assert "no face was found in it" in output.err
+    assert not detector.overlapped
+    faces = sorted((tmp_path / "faces").rglob("*.png"))
+    for face in faces:
+        photograph = tmp_path / "images" / face.relative_to(tmp_path / "faces").with_suffix(".jpg")
+        expected = crop_face(cv2.imread(str(photograph)), detector.points.astype(np.float32))
+        assert (cv2.imread(str(face)) == expected).all()
+    cli.main([*command, "--detector=dlib"])
+    assert "1 faces in" in capsys.readouterr().out
+    assert detector.asked == 7  # the faces that are there were not looked for again
+    assert specs == ["", "dlib"]
+
+
+def test_the_command_without_a_detector_says_how_to_get_one(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, message in {
+        (): "it has no points; find them with --detector auto",
+        ("--detector=magic",): "detector 'magic' is not understood",
+    }.items():
+        with pytest.raises(SystemExit):
+            cli.main(["align", str(tmp_path / "images"), str(tmp_path / "faces"), *options])
+        assert message in capsys.readouterr().err
 
 
 def test_sizes_that_a_template_does_not_have(photographs: Path, tmp_path: Path) -> None:

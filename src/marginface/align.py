@@ -1,6 +1,7 @@
 """Photographs with five points -> a folder of aligned faces, one subfolder a person. Called by `marginface align`."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
+from marginface.detection import Detector, most_central
 from marginface.errors import InputError
 from marginface.faces.fit import Fit, fit
 from marginface.faces.template import crop_face, face_shape
@@ -17,7 +19,7 @@ from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
 from marginface.readers.image_size import image_size
 
-Detector = Callable[[np.ndarray], np.ndarray | None]
+FindPoints = Callable[[np.ndarray], np.ndarray | None]
 """RGB uint8 (H, W, 3) -> float (5, 2), x and y of the points of the face that is meant, or None."""
 TILE, IN_A_ROW = 112, 12  # of the contact sheet
 
@@ -48,6 +50,24 @@ def read_names(path: str | Path) -> set[str]:
     return names
 
 
+def main_face(detector: Detector) -> FindPoints:
+    """The points of the face that is large and near the middle, as `detection.most_central` chooses it.
+
+    May be called from several threads; the detector then sees one image after the other.
+    """
+    lock = threading.Lock()
+
+    def find(image: np.ndarray) -> np.ndarray | None:
+        with lock:
+            faces = detector(image)
+        if not len(faces):
+            return None
+        points: np.ndarray = faces.points[most_central(faces, image.shape[0], image.shape[1])]
+        return points
+
+    return find
+
+
 def align_faces(
     reader: Reader,
     folder: str | Path,
@@ -55,7 +75,7 @@ def align_faces(
     people: set[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     template: str = "arcface",
-    detect: Detector | None = None,
+    detect: FindPoints | None = None,
 ) -> Aligned:
     """Writes folder/<key of the record>.png for every record; those already there are kept, so it can be repeated.
 
@@ -108,7 +128,7 @@ class _Aligner:
     folder: Path
     size: int
     template: str
-    detect: Detector | None
+    detect: FindPoints | None
 
     def align(self, record: Record) -> tuple[Fit | None, bool] | str:
         """(how it fits if that is known, whether it was written now), or why it could not be."""
@@ -122,7 +142,7 @@ class _Aligner:
             points = record.points
             if points is None:
                 if self.detect is None:
-                    return "it has no points"
+                    return "it has no points; find them with --detector auto"
                 points = self.detect(picture)
                 if points is None:
                     return "no face was found in it"

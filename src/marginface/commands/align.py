@@ -4,31 +4,42 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
-from marginface.align import align_faces, read_names, write_sheet
+from marginface.align import align_faces, main_face, read_names, write_sheet
 from marginface.commands.progress import progress_bar
+from marginface.detection import open_detector
 from marginface.faces.template import TEMPLATES
 from marginface.readers import open_reader
+
+DETECTORS = "mtcnn, dlib, scrfd:FILE.onnx, yunet:FILE.onnx, or auto for the first that is installed"
 
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=str, help="a list of photographs with five points each, such as lfw_landmark.txt"
+        "source",
+        type=str,
+        help="a list of photographs with five points each, such as lfw_landmark.txt; or any data set",
     )
     parser.add_argument("folder", type=str, help="where the aligned faces go, a folder a person")
     parser.add_argument("--size", type=PositiveInt, default=112, help="height of the faces in pixels")
     parser.add_argument("--template", choices=TEMPLATES, default="arcface", help="where the five points belong")
+    parser.add_argument("--detector", type=str, help=f"finds the points of photographs without: {DETECTORS}")
     parser.add_argument("--people", type=str, default="", help="only the people named in this file, one a line")
     parser.add_argument("--sheet", type=str, help="PNG to look at: the first and the most suspicious faces")
 
 
 def run(options: Namespace, command: str) -> None:
     people = read_names(options.people) if options.people else None
+    detect = None
+    if options.detector:
+        detect = main_face(open_detector("" if options.detector == "auto" else options.detector))
     with progress_bar("aligning", "go on with the same command") as progress:
         reader = open_reader(options.source)
-        done = align_faces(reader, options.folder, options.size, people, progress, options.template)
-    Console().print(f"{done.written} faces in {options.folder}, {done.kept} were there already", highlight=False)
+        done = align_faces(reader, options.folder, options.size, people, progress, options.template, detect)
+    refused = f", {len(done.refused)} left out" if done.refused else ""
+    words = f"{done.written} faces in {options.folder}, {done.kept} were there already{refused}"
+    Console().print(words, highlight=False, soft_wrap=True)
     for key, reason in done.refused.items():
-        Console(stderr=True).print(f"left out: {key}: {reason}", highlight=False)
+        Console(stderr=True).print(f"left out: {key}: {reason}", highlight=False, soft_wrap=True)
     if options.sheet and done.fits:
         write_sheet(options.sheet, options.folder, done)
         Console().print(f"look at {options.sheet}", highlight=False)
