@@ -10,6 +10,7 @@ import yaml
 from marginface.embedder import ModelConfig
 from marginface.errors import InputError
 from marginface.loading.loader import DataConfig
+from marginface.softmax.kernels import Precision
 from marginface.training.mixing import OldConfig
 from marginface.training.optim import OptimConfig
 
@@ -41,6 +42,8 @@ class SoftmaxConfig:
         sub_centers: weights per class, of which the nearest counts (sub-center ArcFace)
         label_smoothing: probability spread evenly over all classes
         focal_gamma: rows are weighted by (1 - p)^gamma; 0 = off
+        precision: of the products with the class weights; auto: bfloat16 where the machine multiplies it natively and
+            there are 8192 classes or more, else float32
     """
 
     engine: Literal["streaming", "dense"] = "streaming"
@@ -48,6 +51,7 @@ class SoftmaxConfig:
     sub_centers: int = 1
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
+    precision: Precision = "auto"
 
 
 @dataclass
