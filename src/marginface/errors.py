@@ -4,6 +4,8 @@
 class InputError(ValueError):
     """What the user gave cannot be used. The message is one sentence naming the file, the record and the fix."""
 
+    elsewhere = False  # of several processes another one says it
+
 
 class Stopped(Exception):
     """Long work was asked to stop and has saved itself; `exit_code` is the shell's 128 + signal."""
@@ -11,3 +13,11 @@ class Stopped(Exception):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.number, self.exit_code = number, 128 + number
+
+
+class PeerLost(Stopped):
+    """Of several processes another one is gone; the last checkpoint stands. `exit_code` is EX_TEMPFAIL: try again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, message)
+        self.exit_code = 75

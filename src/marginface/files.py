@@ -25,13 +25,13 @@ def replace_file(path: str | os.PathLike[str], durable: bool = True) -> Iterator
     try:
         yield temporary
         if durable:
-            _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
+            sync(temporary)
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     if durable:
-        _sync(target.parent)
+        sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -44,8 +44,8 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                _sync(file)
-        temporary.chmod(0o777 & ~_umask())
+                sync(file)
+        temporary.chmod(0o777 & ~umask())
         if target.exists():
             # rename cannot replace a folder that is not empty: move the old one aside first
             aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
@@ -56,10 +56,10 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _sync(target.parent)
+    sync(target.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Asks the disk to keep it; folders cannot be synced on every system, so a refusal there is no fault."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -72,7 +72,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
