@@ -7,6 +7,7 @@ import numpy as np
 
 from marginface.embedder import Embedder
 from marginface.evaluate.images import Images
+from marginface.processes import rank_and_size, together
 
 Progress = Callable[[int, int], None]
 """Told how many of how many images are done."""
@@ -56,15 +57,28 @@ def both_passes(
         yield original, flipped
 
 
-def embed_images(model: Embedder, images: Images, flip: bool = True, progress: Progress | None = None) -> Embeddings:
-    """Everything in memory; `store.embed_to_disk` is for large sets."""
-    parts: list[tuple[np.ndarray, np.ndarray | None]] = []
-    done = 0
-    for part in both_passes(model, images.chunks(model.preprocessing.size), flip):
-        parts.append(part)
-        done += len(part[0])
-        if progress:
-            progress(done, len(images))
+def embed_images(
+    model: Embedder, images: Images, flip: bool = True, progress: Progress | None = None, shared: bool = False
+) -> Embeddings:
+    """Everything in memory; `store.embed_to_disk` is for large sets.
+
+    shared: all processes of the run call this, each embeds its share, and all get the whole.
+    """
+    rank, size = rank_and_size() if shared else (0, 1)
+
+    def own() -> list[tuple[np.ndarray, np.ndarray | None]]:
+        parts: list[tuple[np.ndarray, np.ndarray | None]] = []
+        done = 0
+        for part in both_passes(model, images.chunks(model.preprocessing.size, rank=rank, size=size), flip):
+            parts.append(part)
+            done += len(part[0])
+            if progress:
+                progress(done, len(images))
+        return parts
+
+    # chunk i is made by process i % size, so that its company, and with it every last bit, is the same for any size
+    shares = together(own) if size > 1 else [own()]
+    parts = [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]
     original = np.concatenate([part[0] for part in parts])
     mirrored = [part[1] for part in parts if part[1] is not None]
     return Embeddings(original, np.concatenate(mirrored) if mirrored else None, model.preprocessing.flip == "concat")

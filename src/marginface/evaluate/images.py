@@ -58,17 +58,19 @@ class Images:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def chunks(self, size: int, start: int = 0) -> Iterator[np.ndarray]:
-        """RGB uint8 (n, size, size, 3) from position `start` on, CHUNK at most at once, the next read meanwhile.
+    def chunks(self, side: int, start: int = 0, rank: int = 0, size: int = 1) -> Iterator[np.ndarray]:
+        """RGB uint8 (n, side, side, 3) from position `start` on, CHUNK at most at once, the next read meanwhile.
+
+        Of `size` processes each takes every `size`-th chunk.
 
         Raises InputError naming the images that cannot be read: a benchmark without them is another one.
         """
-        parts = [range(low, min(low + CHUNK, len(self))) for low in range(start, len(self), CHUNK)]
+        parts = [range(low, min(low + CHUNK, len(self))) for low in range(start, len(self), CHUNK)][rank::size]
         with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self.take, part, size) for part in parts[:1]]
+            waiting = [pool.submit(self.take, part, side) for part in parts[:1]]
             for number in range(len(parts)):
                 chunk = waiting.pop().result()
-                waiting += [pool.submit(self.take, part, size) for part in parts[number + 1 : number + 2]]
+                waiting += [pool.submit(self.take, part, side) for part in parts[number + 1 : number + 2]]
                 yield chunk
 
     def take(self, positions: Sequence[int], size: int) -> np.ndarray:

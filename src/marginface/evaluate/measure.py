@@ -15,13 +15,20 @@ MOST_PIXELS = 20_000
 
 
 def measure(
-    benchmark: Benchmark, model: Embedder, *, name: str = "model", flip: bool = True, replicates: int = 1000
+    benchmark: Benchmark,
+    model: Embedder,
+    *,
+    name: str = "model",
+    flip: bool = True,
+    replicates: int = 1000,
+    shared: bool = False,
 ) -> VerificationResult:
     """Every figure of `model` on pairs; `replicates` 0 leaves the confidence intervals out.
 
+    shared: all processes of a run call this, and each embeds a share of the images.
     Raises InputError for benchmarks that are a search.
     """
-    return _of_pairs(benchmark.score(embed_images(model, benchmark.images, flip), name, replicates))
+    return _of_pairs(benchmark.score(embed_images(model, benchmark.images, flip, shared=shared), name, replicates))
 
 
 def baselines(benchmark: Benchmark, model: Embedder, seed: int = 0) -> list[VerificationResult]:
