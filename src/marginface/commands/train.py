@@ -14,7 +14,12 @@ from marginface.training.start import start_training
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", help="a recipe's name or a YAML file; may be given several times")
-    parser.add_argument("--resume", type=str, default="", help="folder of an interrupted run to go on with")
+    parser.add_argument(
+        "--resume",
+        type=str,
+        default="",
+        help="folder of an interrupted run to go on with, or auto: the one of this name, if any",
+    )
     parser.add_class_arguments(Config)
 
 
@@ -41,9 +46,9 @@ def prepared(words: list[str]) -> list[str]:
     for sentence in sentences:
         Console(stderr=True).print(sentence, highlight=False, soft_wrap=True)
     given = [word.partition("=")[0] for word in words]
-    if "--resume" in given:
-        position = given.index("--resume")
-        folder = words[position].partition("=")[2] or "".join(words[position + 1 : position + 2])
+    position = given.index("--resume") if "--resume" in given else len(words)
+    folder = "".join(words[position : position + 1]).partition("=")[2] or "".join(words[position + 1 : position + 2])
+    if folder and folder != "auto":
         words = ["--config", str(open_run(folder).config), *words]
     elif "--config" not in given:
         base = ["--config", "finetune" if "--init_from" in given else "quickstart"]

@@ -11,6 +11,7 @@ from marginface.embedder import ModelConfig
 from marginface.errors import InputError
 from marginface.loading.loader import DataConfig
 from marginface.softmax.kernels import Precision
+from marginface.training.loggers import LoggerName, check_logger
 from marginface.training.mixing import OldConfig
 from marginface.training.optim import OptimConfig
 
@@ -64,6 +65,10 @@ class LoopConfig:
         eval_every: steps between evaluations; 0 = only at the end
         keep_models: keep the model of every evaluation in checkpoints/step-N, for evaluate --all-checkpoints
         checkpoint_every: steps between checkpoints to resume from; 0 = only at the end
+        keep_checkpoints: so many of the last ones stay; with 2, a damaged one has one before it
+        skip_steps: so many steps whose gradient is not finite are left out before the run stops
+        logger: where the rows of metrics.csv go besides TensorBoard: wandb is Weights & Biases
+        profile: so many steps are watched by torch.profiler and written to trace.json, for Perfetto; 0 = off
         accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
         freeze: parts of the network that stay as they are, by the beginnings of their modules' names with commas
             between, such as stem,layer1
@@ -79,6 +84,10 @@ class LoopConfig:
     eval_every: int = 0
     keep_models: bool = False
     checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    skip_steps: int = 10
+    logger: LoggerName = "tensorboard"
+    profile: int = 0
     accumulate: int = 1
     freeze: str = ""
     freeze_norms: bool = False
@@ -88,10 +97,13 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.epochs <= 0:
             raise InputError(f"train.epochs is {self.epochs}: give a number above 0")
+        check_logger(self.logger)
+        if self.profile < 0:
+            raise InputError(f"train.profile is {self.profile}: give a number of steps, or 0 for none")
         if not 0 <= self.refit <= 1:
             raise InputError(f"train.refit is {self.refit}: give a shrinkage from 0 (off) to 1")
-        if self.accumulate < 1 or self.log_every < 1:
-            raise InputError("train.accumulate and train.log_every must be 1 or more")
+        if min(self.accumulate, self.log_every, self.keep_checkpoints) < 1:
+            raise InputError("train.accumulate, train.log_every and train.keep_checkpoints must be 1 or more")
         if self.patience < 0 or (self.patience and not self.eval_every):
             raise InputError("train.patience counts evaluations: give 0 or more, and train.eval_every with it")
 
@@ -102,8 +114,10 @@ class TrainerConfig:
 
     Args:
         accelerator: what computes
-        devices: how many processes on this machine, one a device
+        devices: how many processes on this machine, one a device; torchrun decides itself
         num_nodes: how many machines
+        timeout: seconds after which a process that does not answer is given up, and the run stops
+        sync_batch_norm: batch norms use the statistics of all processes' images together; on GPUs
         precision: of the backbone; the margin and softmax keep float32 accuracy
         compile: let torch.compile fuse the backbone's operations; costs 20-60 s once
     """
@@ -111,6 +125,8 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     num_nodes: int = 1
+    timeout: float = 600.0
+    sync_batch_norm: bool = False
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
 

@@ -1,11 +1,13 @@
 """The training loop: one batch through backbone, margin softmax and optimiser, again and again. For the CLI."""
 
 import math
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, cast
+from itertools import count
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,16 +22,20 @@ from marginface.evaluate import measure, open_benchmark
 from marginface.loading.loader import Batch, Loader
 from marginface.margins import Margin, create_margin, margin_parameters
 from marginface.margins.binary import BinaryMargin
+from marginface.processes import alike, by_first, together
 from marginface.readers import open_reader
 from marginface.softmax import MarginSoftmax
-from marginface.training.checkpoint import load_checkpoint, restore, save_checkpoint
+from marginface.training.checkpoint import Learner
 from marginface.training.config import Config
 from marginface.training.finetune import ClassMeans, Frozen, start_head
+from marginface.training.measures import head_numbers, to_host
 from marginface.training.mixing import MixedLoader
 from marginface.training.monitor import Monitor
-from marginface.training.optim import WeightAverage, create_optimizer, learning_rate
+from marginface.training.optim import WeightAverage, create_optimizer, gradient_norm, learning_rate, step_if_finite
+from marginface.training.pulse import News, Pulse
 from marginface.training.run import Run
-from marginface.training.signals import stop_flag
+from marginface.training.signals import StopFlag, stop_flag
+from marginface.weights.state import SavedState, forget_states, list_states, write_state
 
 
 class Trainer:
@@ -38,29 +44,43 @@ class Trainer:
     def __init__(self, config: Config, fabric: Fabric, console: Console, start: Embedder | None = None) -> None:
         """start: what fine-tuning begins with; None for random weights."""
         self.config, self.fabric, self.console = config, fabric, console
-        self.loader = self._loader()
-        reader = self.loader.reader
-        self.benchmarks = [open_benchmark(spec, config.data.resize) for spec in config.data.val]
-        torch.manual_seed(config.seed)
-        self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
-        margin = self._margin(reader.num_classes)
-        group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
-        options = {**asdict(config.softmax), "seed": config.seed, "process_group": group}
-        head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **options)
-        self.head = head.to(fabric.device)
-        backbone = self.embedder.backbone.to(fabric.device)
-        backbone.to(memory_format=torch.channels_last)
-        self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
-        optimizer = create_optimizer(backbone, head, config.optim)
+        together(lambda: self._create(start))  # what cannot be had is said once, and no process waits for another
+        backbone = self.embedder.backbone
+        optimizer = create_optimizer(backbone, self.head, config.optim)
         if config.softmax.sample_rate < 1:
-            head.update_drawn(optimizer)
+            self.head.update_drawn(optimizer)
         self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
+        self.learner = Learner(backbone, self.head, optimizer, self.average)
         # compiled for training only: evaluation would pay for a second compilation
         trained = cast(nn.Module, torch.compile(backbone)) if config.trainer.compile else backbone
         self.backbone, self.optimizer = fabric.setup(trained, optimizer)
         self.step, self.best, self.since_best = 0, -math.inf, 0
+        self.saved, self.skipped, self.unreadable = -1, 0, 0
+        self.pulse, self.stop = Pulse(fabric.device), StopFlag()
+        self.gradient_norm = torch.zeros((), device=fabric.device)
+        self.batch = self.last_batch = Batch(*(np.empty(0, np.int64),) * 3, {})
+        self.news = News(0.0, 0.0, 0, 0, 0)
+
+    def _create(self, start: Embedder | None) -> None:
+        config, device = self.config, self.fabric.device
+        self.loader = self._loader()
+        reader = self.loader.reader
         self.steps_per_epoch = self.loader.batches.per_epoch
         self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
+        self.benchmarks = [open_benchmark(spec, config.data.resize) for spec in config.data.val]
+        torch.manual_seed(config.seed)
+        self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
+        margin = self._margin(reader.num_classes)
+        group = torch.distributed.group.WORLD if self.fabric.world_size > 1 else None
+        options = {**asdict(config.softmax), "seed": config.seed, "process_group": group}
+        if (reader.labels >= 0).all():
+            options["unlabelled"] = "none"  # and so nothing waits for the device to count them
+        self.head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **options).to(device)
+        backbone = self.embedder.backbone.to(device)
+        backbone.to(memory_format=torch.channels_last)
+        if config.trainer.sync_batch_norm:
+            self.embedder.backbone = backbone = with_shared_norms(backbone, device)
+        self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
 
     def _loader(self) -> Loader | MixedLoader:
         config, ranks = self.config, (self.fabric.global_rank, self.fabric.world_size)
@@ -113,14 +133,23 @@ class Trainer:
     def fit(self, run: Run) -> None:
         """Runs the remaining steps. Raises Stopped on a signal, after a checkpoint; InputError on bad data."""
         train, names = self.config.train, [benchmark.name for benchmark in self.benchmarks]
-        monitor = Monitor(run.folder, self.total_steps, self.step, names, self.console, self.fabric.is_global_zero)
+        monitor = Monitor(
+            run,
+            self.config,
+            self.head,
+            total=self.total_steps,
+            start=self.step,
+            benchmarks=names,
+            console=self.console,
+            active=self.fabric.is_global_zero,
+        )
         batches = self.loader.start(self.step)
-        with monitor, stop_flag() as stop:
+        with monitor, stop_flag() as self.stop:
             if self.config.init_from and self.step == 0:
                 monitor.evaluated(0, self.evaluate(run))
             while self.step < self.total_steps and not self.exhausted:
                 asked = time.perf_counter()
-                batch = next(batches)
+                batch = self._next(batches, run)
                 monitor.waited(time.perf_counter() - asked)
                 loss = self.train_step(batch, run)
                 monitor.advance(self.step, len(batch.labels) * self.fabric.world_size)
@@ -128,21 +157,46 @@ class Trainer:
                     monitor.log(self.step, self._numbers(loss))
                 if train.eval_every and self.step % train.eval_every == 0 and self.step < self.total_steps:
                     monitor.evaluated(self.step, self.evaluate(run))
-                if train.checkpoint_every and self.step % train.checkpoint_every == 0:
+                if train.checkpoint_every and self.step % train.checkpoint_every == 0 and self.step < self.total_steps:
                     self.checkpoint(run)
-                if stop.number:
-                    self.checkpoint(run)
-                    raise Stopped(stop.number, f"stopped after step {self.step} of {self.total_steps}")
+                self._heed(run)
             batches.close()
+            self._stop_if(run, max(together(lambda: self.stop.number)))
             if self.exhausted:
                 self.console.print(f"step {self.step}: {train.patience} evaluations without a better one; done")
             else:
                 monitor.evaluated(self.step, self.evaluate(run))
             self.checkpoint(run)
+            self._stop_if(run, max(together(lambda: self.stop.number)))
+
+    def _next(self, batches: Iterator[Batch], run: Run) -> Batch:
+        """The batch of this step, as large on every process: the head's sums need equally many rows of each."""
+        try:
+            batch = next(batches)
+        except InputError:
+            if self.fabric.world_size == 1:  # the others are in the next step already and cannot save with this one
+                self.checkpoint(run)
+            raise
+        for reason in batch.unreadable.values():
+            print(f"marginface: step {self.step + 1}: left out: {reason}", file=sys.stderr)
+        if batch.unreadable and self.fabric.world_size > 1:
+            return self._filled(batch)
+        return batch
+
+    def _filled(self, batch: Batch) -> Batch:
+        """Instead of images that cannot be read, those that come next in the set."""
+        epoch, parts = self.step // self.steps_per_epoch, [batch]
+        for index in batch.unreadable:
+            following = (np.array([(index + n) % len(self.loader.reader)]) for n in count(1))
+            parts.append(next(found for i in following if len((found := self.loader.load(epoch, i)).labels)))
+        images, labels, indices = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels", "indices")
+        )
+        return Batch(images, labels, indices, batch.unreadable)
 
     def train_step(self, batch: Batch, run: Run) -> Tensor:
         """One update of the weights; returns the loss. Raises InputError when it is not finite."""
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step + (self.fabric.global_rank << 40))
         lr, strength = self._schedule()
         self.head.margin.strength = strength
         for group in self.optimizer.param_groups:
@@ -151,14 +205,12 @@ class Trainer:
         self.frozen.hold()
         self.head.train()
         images, labels = (self.fabric.to_device(torch.from_numpy(x)) for x in (batch.images, batch.labels))
+        self.batch = batch
         loss = self._forward_backward(images, labels)
-        if not math.isfinite(loss):
+        self.news = self.pulse.receive()
+        if not math.isfinite(self.news.loss):
             self._not_finite(batch, run)
-        if self.config.optim.clip_norm:
-            # not fabric.clip_gradients: it counts the class weights in, of which every process has others
-            self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
-            nn.utils.clip_grad_norm_(self.embedder.backbone.parameters(), self.config.optim.clip_norm)
-        self.optimizer.step()
+        self._update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.embedder.backbone)
@@ -173,9 +225,54 @@ class Trainer:
         for part, (x, y) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
             with self.fabric.no_backward_sync(self.backbone, enabled=part < parts - 1):
                 loss = self.head(self.backbone(normalise(x, constants.mean, constants.std)), y) * (len(y) / len(labels))
+                losses.append(loss.detach())
+                if part == parts - 1:
+                    self._send(torch.stack(losses).sum())
                 self.fabric.backward(loss)
-            losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+    def _send(self, loss: Tensor) -> None:
+        asked = self.stop.number
+        counts = (asked == signal.SIGINT, asked == signal.SIGTERM, len(self.batch.unreadable))
+        self.pulse.send(loss, self.gradient_norm, *map(int, counts))
+
+    def _update(self) -> None:
+        """Moves the weights, unless the gradient is not finite; that is known, and said, a step later."""
+        precision, clip = self.fabric.strategy.precision, self.config.optim.clip_norm
+        scaled = getattr(precision, "scaler", None) is not None  # 16-mixed looks after this itself
+        if clip or not scaled:
+            # not fabric.clip_gradients: it counts the class weights in, of which every process has others
+            precision.unscale_gradients(self.optimizer.optimizer)
+            norm = gradient_norm(self.embedder.backbone, clip)
+        if scaled:
+            self.optimizer.step()
+            return
+        self.gradient_norm = norm
+        step_if_finite(self.optimizer, norm)
+
+    def _heed(self, run: Run) -> None:
+        """What became known in this step, on all processes alike: gradients that were not finite, and signals."""
+        news = self.news
+        self.unreadable += news.unreadable
+        if not math.isfinite(news.gradient_norm):
+            self.skipped += 1
+            sentence = (
+                f"the gradient is not finite at step {self.step - 1}, left out ({self.skipped} so far); the batch "
+                f"began with {self._keys(self.last_batch)}"
+            )
+            if self.skipped > self.config.train.skip_steps:
+                self.checkpoint(run)
+                raise alike(
+                    InputError(f"{sentence}; more than train.skip_steps, so the run stopped with its state saved")
+                )
+            self.console.print(sentence, highlight=False)
+        self.last_batch = self.batch
+        self._stop_if(run, signal.SIGTERM if news.terminations else signal.SIGINT if news.interrupts else 0)
+
+    def _stop_if(self, run: Run, number: int) -> None:
+        if number:
+            self.checkpoint(run)
+            raise Stopped(number, f"stopped after step {self.step} of {self.total_steps}")
 
     def _schedule(self) -> tuple[float, float]:
         """(learning rate, share of the margin) of this step."""
@@ -188,61 +285,93 @@ class Trainer:
 
     def _not_finite(self, batch: Batch, run: Run) -> None:
         """Stops the run: weights have not moved in this step, but running statistics may hold its numbers."""
-        keys = ", ".join(self.loader.key(int(index)) for index in batch.indices[:8])
         tensors = [*self.embedder.backbone.state_dict().values(), *self.head.state_dict().values()]
         saved = "the last checkpoint stands as it was"
-        if all(torch.isfinite(tensor).all() for tensor in tensors):
+        if all(together(lambda: all(bool(torch.isfinite(tensor).all()) for tensor in tensors))):
             self.checkpoint(run)
-            saved = f"the state before this step is in {self._last(run)}"
-        raise InputError(
-            f"the loss is not finite at step {self.step + 1}; {saved}; the batch began with {keys}; look at these "
-            f"images, or lower --optim.lr, set --optim.clip_norm 5, or raise --optim.warmup_epochs and "
+            saved = f"the state before this step is in {run.state_of(self.step)}"
+        sentence = (
+            f"the loss is not finite at step {self.step + 1}; {saved}; the batch began with {self._keys(batch)}; look "
+            f"at these images, or lower --optim.lr, set --optim.clip_norm 5, or raise --optim.warmup_epochs and "
             f"--margin.warmup_epochs"
         )
+        raise alike(InputError(sentence))
+
+    def _keys(self, batch: Batch) -> str:
+        return ", ".join(self.loader.key(int(index)) for index in batch.indices[:8])
 
     def _numbers(self, loss: Tensor) -> dict[str, float]:
         return {
             "epoch": self.step / self.steps_per_epoch,
-            "loss": float(loss),
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
-            "target_cosine": float(self.head.mean_cosine),
-            "norm": float(self.head.mean_norm),
+            **to_host({"loss": loss, "gradient_norm": self.gradient_norm, **head_numbers(self.head)}),
         }
 
     def evaluate(self, run: Run) -> dict[str, float]:
-        """Accuracy on each benchmark; the model stays in checkpoints/best when their mean is the best so far."""
-        scores = {}
-        if self.fabric.is_global_zero:
-            scores = {b.name: measure(b, self.model, replicates=0).accuracy.mean for b in self.benchmarks}
-            mean = sum(scores.values()) / len(scores) if scores else -math.inf
-            self.since_best += 1
-            if mean > self.best:
-                self.best, self.since_best = mean, 0
-                self.model.save(run.best)
+        """Accuracy on each benchmark; the model stays in checkpoints/best when their mean is the best so far.
+
+        Every process embeds a share of the images; only the first one returns the figures.
+        """
+        self.learner.share_buffers()
+        model = self.model
+        scores = {b.name: measure(b, model, replicates=0, shared=True).accuracy.mean for b in self.benchmarks}
+        mean = sum(scores.values()) / len(scores) if scores else -math.inf
+        self.since_best += 1
+        better = mean > self.best
+        if better:
+            self.best, self.since_best = mean, 0
+
+        def keep() -> None:
+            if better:
+                model.save(run.best)
             if self.config.train.keep_models:
-                self.model.save(run.model_of(self.step))
-        self.best, self.since_best = self.fabric.broadcast((self.best, self.since_best))
-        return scores
+                model.save(run.model_of(self.step))
+
+        by_first(keep)
+        return scores if self.fabric.is_global_zero else {}
 
     def checkpoint(self, run: Run) -> None:
-        """Saves all that is needed to go on exactly."""
-        save_checkpoint(self._last(run), self._state())
+        """Saves all that is needed to go on exactly, with any number of processes."""
+        if self.saved == self.step:
+            return
+        self.learner.share_buffers()
+        facts = {
+            "step": self.step,
+            "best": self.best,
+            "since_best": self.since_best,
+            "average_updates": self.average.updates if self.average else 0,
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "model": self.model.description(),
+        }
+        write_state(run.state_of(self.step), self.learner.tensors(), facts)
+        self.saved = self.step
+        by_first(lambda: forget_states(run.checkpoints, self.step, self.config.train.keep_checkpoints))
 
-    def resume(self, run: Run) -> None:
-        """Takes up where `checkpoint` saved, with as many processes. InputError if another architecture was saved."""
-        path = self._last(run)
-        state = load_checkpoint(path)
-        steps = cast(Tensor, self.fabric.all_gather(torch.tensor(state["step"]))).flatten().tolist()
-        if len(set(steps)) > 1:
-            raise InputError(f"{run.folder}: the processes saved at different steps, {steps}, as one died; start anew")
-        restore(self.embedder.backbone, state["backbone"], "backbone", path)
-        restore(self.head, state["head"], "head", path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            restore(self.average.module, state["average"], "weight average", path)
-            self.average.updates = state["average_updates"]
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self.best, self.since_best = state["step"], state["best"], state.get("since_best", 0)
+    def resume(self, run: Run) -> bool:
+        """Takes up the last checkpoint that is whole; False where none was written yet. Any number of processes.
+
+        Raises InputError if there are some but all are damaged, or if they are of another architecture.
+        """
+        found, damaged = by_first(lambda: list_states(run.checkpoints)), []
+        for folder in found:
+            try:
+                saved = SavedState.open(folder)
+            except InputError as error:
+                damaged.append(str(error))
+                self.console.print(f"{error}; going on from the checkpoint before it", highlight=False)
+                continue
+            self.learner.restore(saved)
+            facts = saved.facts
+            if self.average is not None:
+                self.average.updates = facts["average_updates"]
+            self.fabric.strategy.precision.load_state_dict(facts["precision"])
+            self.step, self.best, self.since_best = facts["step"], facts["best"], facts["since_best"]
+            self.saved = self.step
+            return True
+        if damaged:
+            sentence = f"{run.checkpoints} holds no checkpoint that is whole: {'; '.join(damaged)}"
+            raise alike(InputError(f"{sentence}; delete them to start anew"))
+        return False
 
     def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The whole training set in its order, as the network takes it, without random changes."""
@@ -252,18 +381,13 @@ class Trainer:
             constants = self.embedder.preprocessing
             yield normalise(x, constants.mean, constants.std), torch.from_numpy(labels)
 
-    def _last(self, run: Run) -> Path:
-        return run.last(self.fabric.global_rank, self.fabric.world_size)
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "best": self.best,
-            "since_best": self.since_best,
-            "backbone": self.embedder.backbone.state_dict(),
-            "head": self.head.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.module.state_dict() if self.average else None,
-            "average_updates": self.average.updates if self.average else 0,
-            "precision": self.fabric.strategy.precision.state_dict(),
-        }
+def with_shared_norms(backbone: nn.Module, device: torch.device) -> nn.Module:
+    """Batch norms that use the statistics of all processes' images. InputError where the device has none."""
+    if device.type != "cuda":
+        raise InputError(
+            f"trainer.sync_batch_norm is for GPUs, torch has none for {device.type}: leave it out, or keep the "
+            f"statistics as they are with --train.freeze_norms true"
+        )
+    shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(backbone)  # type: ignore[no-untyped-call]  # torch's
+    return shared

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from marginface.errors import InputError
 
@@ -122,9 +122,31 @@ def layer_shares(backbone: nn.Module, first: float) -> dict[nn.Parameter, float]
 def create_optimizer(backbone: nn.Module, head: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW over all parameters that are not frozen."""
     groups = parameter_groups(backbone, head, config)
+    # on a GPU one kernel, which can also leave out a step without telling the host, see `step_if_finite`
+    fused = True if next(backbone.parameters()).is_cuda else None
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+
+
+def gradient_norm(module: nn.Module, clip: float) -> Tensor:
+    """L2 norm of all gradients of a module, a scalar on its device; they are scaled down to `clip` unless it is 0."""
+    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    if clip:
+        return nn.utils.clip_grad_norm_(parameters, clip)
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+    """One update; weights and the optimiser's state stay as they are where `norm` is not finite.
+
+    optimizer: made by `create_optimizer`; on a GPU its kernel decides, and nobody waits.
+    """
+    if norm.is_cuda:
+        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # torch.amp's own way
+        optimizer.step()
+    elif math.isfinite(norm):
+        optimizer.step()
 
 
 class WeightAverage:

@@ -1,9 +1,19 @@
 """The folder of a run: made once, never overwritten, and what lies where in it."""
 
+import errno
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from marginface.errors import InputError
+from marginface.files import umask
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,16 @@ class Run:
     @property
     def metrics_json(self) -> Path:
         return self.folder / "metrics.json"
+
+    @property
+    def progress(self) -> Path:
+        """How far the run is, for `marginface status`."""
+        return self.folder / "progress.json"
+
+    @property
+    def trace(self) -> Path:
+        """What `train.profile` watched."""
+        return self.folder / "trace.json"
 
     @property
     def report(self) -> Path:
@@ -49,29 +69,48 @@ class Run:
         """The model as it was at a step, where every evaluated one is kept."""
         return self.folder / "checkpoints" / f"step-{step}"
 
-    def last(self, rank: int = 0, world_size: int = 1) -> Path:
-        """Where a process keeps its state; each has classes of its own, so several processes have a file each."""
-        name = "last.pt" if world_size == 1 else f"last-{rank + 1}-of-{world_size}.pt"
-        return self.folder / "checkpoints" / name
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def state_of(self, step: int) -> Path:
+        """Everything that is needed to go on from a step."""
+        return self.checkpoints / f"state-{step}"
 
 
-def create_run(output: str, name: str, numbered: bool) -> Run:
-    """Makes output/name, or with `numbered` the first free of name, name-2, name-3 ...
+def create_run(output: str, name: str, numbered: bool, fill: Callable[[Run], None]) -> Run:
+    """Makes output/name, or with `numbered` the first free of name, name-2, name-3 ...; `fill` writes what is in it.
 
-    Raises InputError when the folder exists: earlier runs are never overwritten.
+    The folder appears with its content. Raises InputError when it exists: earlier runs are never overwritten.
     """
-    number = 1
-    while True:
-        folder = Path(output) / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return Run(folder)
-        except FileExistsError as error:
+    wanted = Path(output) / name
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{wanted.name}.", suffix=".tmp", dir=wanted.parent))
+    try:
+        fill(Run(temporary))
+        temporary.chmod(0o777 & ~umask())
+        number = 1
+        while True:
+            folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+            if _renamed(temporary, folder):
+                return Run(folder)
             if not numbered:
-                raise InputError(
-                    f"{folder} exists already: give another --name, or continue it with --resume {folder}"
-                ) from error
+                raise InputError(f"{folder} exists already: give another --name, or continue it with --resume {folder}")
             number += 1
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _renamed(temporary: Path, folder: Path) -> bool:
+    if folder.exists():
+        return False
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody was faster
+            return False
+        raise
+    return True
 
 
 def open_run(folder: str) -> Run:
@@ -80,3 +119,19 @@ def open_run(folder: str) -> Run:
     if not run.config.is_file():
         raise InputError(f"{folder} is not a run: it holds no config.yaml; give a folder such as runs/quickstart")
     return run
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Within, the run is this process's: a second one is refused with InputError. Ends with the process, however."""
+    with run.config.open("r+b") as file:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{run.folder} is being trained by another process: wait for it, or give another --name"
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+        yield

@@ -1,77 +1,130 @@
 """From a configuration to a finished run: processes, folder, loop, and what it leaves. Called by the CLI."""
 
+import os
+import shlex
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 
+import torch
 import yaml
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 
-from marginface.errors import InputError, Stopped
-from marginface.files import replace_file
+from marginface.errors import InputError, PeerLost, Stopped
+from marginface.processes import by_first, peers_watched
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
 from marginface.training.finish import finish
 from marginface.training.loop import Trainer
-from marginface.training.run import Run, create_run, open_run
+from marginface.training.run import Run, create_run, locked, open_run
 from marginface.training.samples import write_samples
 
 
 def start_training(config: Config, *, resume: str, numbered: bool, command: str, console: Console) -> None:
-    """Trains, or goes on with the run in folder `resume`, and leaves model, metrics and report behind.
+    """Trains, or goes on with a run, and leaves model, metrics and report behind.
 
-    numbered: take the first free of name, name-2, ... instead of refusing a name that is taken.
-    Raises InputError for anything the user can mend, Stopped after a signal, when a checkpoint is written.
+    resume: the folder of a run, or "auto": the run of this name if there is one. numbered: take the first free of
+    name, name-2, ... instead of refusing a name that is taken.
+    Raises InputError for anything the user can mend, Stopped after a signal, when a checkpoint is written, and
+    PeerLost when another process is gone.
     """
+    # a job that is started again must find its run by its name
+    numbered = numbered and resume != "auto" and not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     fabric = launch(config.trainer)
     console.quiet = not fabric.is_global_zero
-    run = open_run(resume) if resume else None
+    try:
+        with peers_watched(config.trainer.timeout):
+            _train(config, fabric, resume, numbered, command, console)
+    except InputError as error:
+        if error.elsewhere:
+            raise SystemExit(0 if _is_child(fabric) else 2) from error
+        raise
+    except Stopped as stopped:
+        if _is_child(fabric) and not isinstance(stopped, PeerLost):
+            raise SystemExit(0) from None
+        raise
+
+
+def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command: str, console: Console) -> None:
+    run = by_first(lambda: _existing(config, resume))
     start = None
     if config.init_from:
         start = load_start(run.start if run else config.init_from)
         config = replace(config, model=start.config, data=replace(config.data, size=start.preprocessing.size))
-    trainer = Trainer(config, fabric, console, start)  # refuses what it must before a folder is made
-    if run is None:
-        run = _new_run(config, fabric, trainer, numbered)
-    else:
-        trainer.resume(run)
-    console.print(f"[bold]{run.folder}[/]  {trainer.description}", highlight=False)
-    try:
-        trainer.fit(run)
-    except Stopped as stopped:
-        raise Stopped(stopped.number, f"{stopped}; go on with: marginface train --resume {run.folder}") from None
-    if fabric.is_global_zero:
-        finish(trainer, run, command, console)
+    with ExitStack() as held:
+        if run:
+            existing = run
+            by_first(lambda: held.enter_context(locked(existing)))
+        trainer = Trainer(config, fabric, console, start)  # refuses what it must before a folder is made
+        if run is None:
+            run = created = by_first(lambda: _new_run(config, trainer, numbered))
+            by_first(lambda: held.enter_context(locked(created)))
+        if not trainer.resume(run) and config.init_from and config.init_head == "class_means":
+            trainer.start_from_faces()
+        console.print(f"[bold]{run.folder}[/]  {trainer.description}", highlight=False)
+        try:
+            with peers_watched(config.trainer.timeout):
+                trainer.fit(run)
+        except PeerLost as lost:
+            raise PeerLost(f"{lost}; {_go_on(run)}") from lost
+        except Stopped as stopped:
+            raise Stopped(stopped.number, f"{stopped}; {_go_on(run)}") from None
+        if fabric.is_global_zero:
+            finish(trainer, run, command, console)
 
 
 def launch(config: TrainerConfig) -> Fabric:
     """The processes of the run, through Lightning Fabric. Raises InputError for a device that is not there."""
+    devices, nodes = config.devices, config.num_nodes
+    if torch.distributed.is_torchelastic_launched():  # torchrun: it knows, and has started them
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    several = devices * nodes > 1
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.num_nodes,
+            devices=devices,
+            num_nodes=nodes,
             precision=config.precision,
+            strategy=DDPStrategy(timeout=timedelta(seconds=config.timeout)) if several else "auto",
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"trainer.accelerator {config.accelerator} with {config.devices} devices is not to be had here: {error}"
+            f"trainer.accelerator {config.accelerator} with {devices} devices is not to be had here: {error}"
         ) from error
     fabric.launch()
     return fabric
 
 
-def _new_run(config: Config, fabric: Fabric, trainer: Trainer, numbered: bool) -> Run:
-    """The first process makes the folder and describes the run; the others are told where."""
-    folder = ""
-    if fabric.is_global_zero:
-        run = create_run(config.output, config.name or "run", numbered)
-        with replace_file(run.config) as temporary:
-            temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), "utf-8")
+def _is_child(fabric: Fabric) -> bool:
+    """Whether Fabric started this process: it kills the first one when a child reports anything but 0."""
+    return not fabric.is_global_zero and not torch.distributed.is_torchelastic_launched()
+
+
+def _existing(config: Config, resume: str) -> Run | None:
+    """The run to go on with. A job that torchrun or a scheduler starts again goes on with its own."""
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if resume == "auto" or (restarted and not resume):
+        run = Run(Path(config.output) / (config.name or "run"))
+        return run if run.config.is_file() else None
+    return open_run(resume) if resume else None
+
+
+def _new_run(config: Config, trainer: Trainer, numbered: bool) -> Run:
+    """Makes the folder and describes the run in it."""
+
+    def fill(run: Run) -> None:
+        text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+        run.config.write_text(text, encoding="utf-8")
         write_samples(trainer.loader, run.samples)
         if config.init_from:
             trainer.embedder.save(run.start)
-        folder = str(run.folder)
-    if config.init_from and config.init_head == "class_means":
-        trainer.start_from_faces()
-    return Run(Path(fabric.broadcast(folder)))
+
+    return create_run(config.output, config.name or "run", numbered, fill)
+
+
+def _go_on(run: Run) -> str:
+    return f"go on with: marginface train --resume {shlex.quote(str(run.folder))}"
