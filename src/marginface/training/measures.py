@@ -34,8 +34,7 @@ def head_numbers(head: MarginSoftmax) -> dict[str, Tensor]:
         return found
     for name, values in (("target_cosine", last.cosines_V), ("norm", last.norms_V)):
         found[name] = values.mean()
-        points = torch.quantile(values.float(), torch.tensor(list(QUANTILES.values()), device=values.device))
-        found |= {f"{name}_{key}": point for key, point in zip(QUANTILES, points, strict=True)}
+        found |= {f"{name}_{key}": values.quantile(share) for key, share in QUANTILES.items()}
     with_margin_V, without_V = head.lead(last)
     found["easy"], found["hard"] = (with_margin_V > 0).float().mean(), (without_V <= 0).float().mean()
     return found
