@@ -6,7 +6,7 @@ const percent = (value) => (100 * value).toFixed(value < 0.001 && value > 0 ? 3 
 const show = (value, unit) => unit === "percent" ? percent(value) : unit === "rate" ? (value >= 0.01 ? percent(value) : value.toExponential(2)) : String(+value.toPrecision(4));
 document.body.classList.add("live");
 
-// hovering: the nearest point of any curve, also by arrow keys
+// hovering: the nearest point of any curve, also by a tap and by arrow keys
 for (const figure of document.querySelectorAll("figure.chart")) {
   const chart = DATA.charts[figure.id], svg = figure.querySelector("svg"), tip = figure.querySelector(".tip"), cursor = figure.querySelector(".cursor");
   let at = [0, 0];
@@ -29,7 +29,7 @@ for (const figure of document.querySelectorAll("figure.chart")) {
     tip.style.left = Math.max(0, Math.min(svg.clientWidth - tip.offsetWidth, left > svg.clientWidth / 2 ? left - tip.offsetWidth - 12 : left + 12)) + "px";
     tip.style.top = Math.max(0, Math.min(svg.clientHeight - tip.offsetHeight, top + 12)) + "px";
   };
-  svg.addEventListener("pointermove", (event) => {
+  const nearest = (event) => {
     const frame = svg.getBoundingClientRect(), scale = svg.viewBox.baseVal.width / frame.width;
     const x = (event.clientX - frame.left) * scale, y = (event.clientY - frame.top) * scale;
     let best = [0, 0], least = Infinity;
@@ -38,8 +38,10 @@ for (const figure of document.querySelectorAll("figure.chart")) {
       if (gap < least) { least = gap; best = [curve, index]; }
     }));
     point(...best);
-  });
-  svg.addEventListener("pointerleave", hide);
+  };
+  svg.addEventListener("pointermove", nearest);
+  svg.addEventListener("pointerdown", nearest);
+  svg.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); }); // a finger leaves at once
   svg.addEventListener("blur", hide);
   svg.addEventListener("keydown", (event) => {
     const along = { ArrowRight: 1, ArrowLeft: -1 }[event.key], across = { ArrowUp: -1, ArrowDown: 1 }[event.key];
