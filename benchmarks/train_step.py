@@ -51,7 +51,7 @@ def stepper(network: nn.Module, head: nn.Module, way: tuple[torch.memory_format,
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     return step
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from marginface.backbones import create_backbone
@@ -20,12 +21,13 @@ from marginface.margins import create_margin
 from marginface.readers import open_reader
 from marginface.softmax import MarginSoftmax
 from marginface.training.config import Config, LoopConfig, MarginConfig, TrainerConfig
-from marginface.training.finetune import ClassMeans, Frozen, first_of_each, load_start, start_head
+from marginface.training.finetune import ClassMeans, Frozen, first_of_each, load_start, start_head, take_published_head
 from marginface.training.loop import Trainer
 from marginface.training.mixing import OldConfig
 from marginface.training.monitor import read_metrics
 from marginface.training.optim import OptimConfig
-from marginface.training.start import start_training
+from marginface.training.start import launch, start_training
+from marginface.weights.heads import HEAD
 from people import write_people
 
 SMALL = ModelConfig("small", 16, {"width": 4})
@@ -201,6 +203,44 @@ def test_sub_centers_spread_about_the_mean(base: Path) -> None:
     cosines = (unit * nn.functional.normalize(means.sums)[:, None]).sum(2)
     assert (cosines > 0.6).all()
     assert ((unit[:, 0] * unit[:, 1]).sum(1) < 0.9999).all()
+
+
+def test_published_class_weights_come_along_with_their_people(base: Path, tmp_path: Path) -> None:
+    model = load_start(base / "runs" / "base")
+    data = DataConfig(train=str(base / "new"), batch_size=16)
+    means = ClassMeans(model, Loader(open_reader(data.train), data, seed=0))
+    published = 3 * nn.functional.normalize(means.sums) + 0.1 * torch.randn(means.sums.shape)
+    model.save(tmp_path / "model")
+    save_file({"weight": published, "margin.batch_mean": torch.tensor([7.0])}, tmp_path / "model" / HEAD)
+    given: dict[str, Any] = {"init_from": str(tmp_path / "model"), "model": SMALL}
+    config = tuned(base, "published", **given, old=OldConfig(), train=LoopConfig(epochs=1))
+    trainer = Trainer(unjudged(config), launch(config.trainer), QUIET, load_start(tmp_path / "model"))
+    trainer.start_from_faces()
+    assert torch.equal(trainer.head.weight, published)
+    assert dict(trainer.head.margin.named_buffers())["batch_mean"].item() == 7
+    before = trainer.head.weight.clone()
+    other = {"weight": published.roll(5, 0)}  # as many people, but others
+    save_file(other, tmp_path / "model" / HEAD)
+    assert not take_published_head(trainer.head, tmp_path / "model", means)
+    assert torch.equal(trainer.head.weight, before)
+    assert not take_published_head(trainer.head, base / "runs" / "base", means)  # it has no class weights
+
+
+def test_class_weights_inside_a_checkpoint_come_along(base: Path, tmp_path: Path) -> None:
+    """AdaFace's file holds network, class weights and statistics."""
+    torch.manual_seed(0)
+    network = create_backbone("ir18", 512).eval()
+    data = DataConfig(train=str(base / "new"), batch_size=16)
+    torch.save({"state_dict": {f"model.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "bare.ckpt")
+    means = ClassMeans(load_start(tmp_path / "bare.ckpt"), Loader(open_reader(data.train), data, seed=0))
+    means.sums -= means.sums.mean(0)  # a fresh network thinks all people alike
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    state |= {"head.kernel": means.sums.T.contiguous(), "head.batch_mean": torch.tensor([[9.0]])}
+    torch.save({"state_dict": state}, tmp_path / "adaface.ckpt")
+    head = MarginSoftmax(512, 16, create_margin("adaface"))
+    assert take_published_head(head, tmp_path / "adaface.ckpt", means)
+    assert torch.equal(head.weight, means.sums)
+    assert dict(head.margin.named_buffers())["batch_mean"].item() == 9
 
 
 def test_first_of_each_class() -> None:

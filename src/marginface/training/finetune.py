@@ -13,10 +13,11 @@ from marginface.errors import InputError
 from marginface.loading.loader import Loader
 from marginface.softmax import MarginSoftmax
 from marginface.training.mixing import MixedLoader
-from marginface.weights import load
+from marginface.weights import fill_head, load, load_head
 
 IMAGES_PER_CLASS = 16  # more hardly move a mean, and a pass over millions of images would cost as much as training
 CHUNK = 64
+NEARER = 0.1  # by which a person's mean must be nearer, in cosine, to the own class weight than to another's
 SPREAD = 0.5  # length of the random part of a sub-center, beside the mean's 1
 
 
@@ -87,7 +88,7 @@ class ClassMeans:
     """
 
     def __init__(self, model: Embedder, loader: Loader | MixedLoader, rank: int = 0, world_size: int = 1) -> None:
-        self.sums = torch.zeros(loader.reader.num_classes, model.config.num_features, device=model.device)
+        self.sums = torch.zeros(loader.reader.num_classes, model.length(flip=False), device=model.device)
         self.moments = torch.zeros(3, dtype=torch.float64, device=model.device)
         rows = first_of_each(loader.reader.labels, IMAGES_PER_CLASS)[rank::world_size]
         for start in range(0, len(rows), CHUNK):
@@ -114,6 +115,27 @@ def first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
     order = np.argsort(labels, kind="stable")
     rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
     return np.sort(order[rank < count])
+
+
+@torch.no_grad()
+def take_published_head(head: MarginSoftmax, where: str | Path, means: ClassMeans) -> bool:
+    """Class weights, and the margin's statistics, that came with the model `where`, if they are of the same people.
+
+    As many classes may be other people, so the means are asked too. Returns False, and leaves the head alone, where
+    there are none or they are others'.
+    """
+    state = load_head(where)
+    return "weight" in state and same_people(state["weight"], means.sums) and fill_head(head, state)
+
+
+def same_people(weight: Tensor, sums: Tensor) -> bool:
+    """Whether class weights (C, D) point to where the people of `sums` (C, D) are."""
+    if weight.shape != sums.shape:
+        return False
+    weight, found = weight.to(sums), sums.abs().sum(1) > 0
+    own = F.cosine_similarity(sums, weight)[found].mean()
+    others = F.cosine_similarity(sums, weight.roll(1, 0))[found].mean()
+    return bool(own > others + NEARER)
 
 
 @torch.no_grad()

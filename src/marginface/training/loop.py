@@ -27,7 +27,7 @@ from marginface.readers import open_reader
 from marginface.softmax import MarginSoftmax
 from marginface.training.checkpoint import Learner
 from marginface.training.config import Config
-from marginface.training.finetune import ClassMeans, Frozen, start_head
+from marginface.training.finetune import ClassMeans, Frozen, start_head, take_published_head
 from marginface.training.measures import head_numbers, to_host
 from marginface.training.mixing import MixedLoader
 from marginface.training.monitor import Monitor
@@ -123,7 +123,10 @@ class Trainer:
             means = ClassMeans(self.embedder, self.loader, self.fabric.global_rank, self.fabric.world_size)
         means.sums = cast(Tensor, self.fabric.all_reduce(means.sums, reduce_op="sum"))
         means.moments = cast(Tensor, self.fabric.all_reduce(means.moments, reduce_op="sum"))
-        start_head(self.head, means)
+        if take_published_head(self.head, self.config.init_from, means):
+            self.console.print(f"class weights come with {self.config.init_from}", highlight=False)
+        else:
+            start_head(self.head, means)
 
     @property
     def exhausted(self) -> bool:

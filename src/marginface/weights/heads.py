@@ -37,23 +37,30 @@ def take_over_head(head: MarginSoftmax, folder: str | Path) -> bool:
     Returns False, and leaves the head alone, where the folder has none or counts other classes: fine-tuning on
     other people starts with fresh class weights. Works for a rank's shard too. Raises InputError for a damaged file.
     """
+    return fill_head(head, saved_head(folder))
+
+
+def saved_head(folder: str | Path) -> State:
+    """What lies beside an imported model: "weight" (classes, num_features) and "margin." statistics; {} without."""
     file = Path(folder) / HEAD
-    if not file.is_file():
-        return False
     try:
-        state = load_file(file)
+        return load_file(file) if file.is_file() else {}
     except SafetensorError as error:
         raise InputError(f"{file} is damaged ({error}): import the checkpoint again") from error
+
+
+@torch.no_grad()
+def fill_head(head: MarginSoftmax, state: State) -> bool:
+    """`take_over_head` of tensors at hand."""
     weight = state.get("weight")
     if weight is None or head.sub_centers > 1 or tuple(weight.shape) != (head.num_classes, head.num_features):
         return False
     buffers = dict(head.margin.named_buffers())
-    with torch.no_grad():
-        head.weight.copy_(weight[head.shards.start : head.shards.stop])
-        for key, value in state.items():
-            own = buffers.get(key.removeprefix("margin."))
-            if key.startswith("margin.") and own is not None and own.numel() == value.numel():
-                own.copy_(value.view_as(own))
+    head.weight.copy_(weight[head.shards.start : head.shards.stop])
+    for key, value in state.items():
+        own = buffers.get(key.removeprefix("margin."))
+        if key.startswith("margin.") and own is not None and own.numel() == value.numel():
+            own.copy_(value.view_as(own))
     return True
 
 

@@ -11,27 +11,63 @@ from safetensors.torch import save_file
 from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing
 from marginface.errors import InputError
 from marginface.files import replace_folder
-from marginface.weights.base import ImportedModel
-from marginface.weights.heads import HEAD
+from marginface.weights.base import ImportedModel, State
+from marginface.weights.heads import HEAD, saved_head
 from marginface.weights.hub import download
 from marginface.weights.importing import import_checkpoint
+from marginface.weights.state import FACTS, SavedState, list_states
 
 
 def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> Embedder:
     """A model: its folder, a run's folder, a published checkpoint, or "org/name" on the Hugging Face Hub.
 
+    Of a run that is not finished it is the network of the last checkpoint, however many processes saved that.
     Raises InputError, saying what `source` looks like and what to do, where it is none of these.
     """
     path = Path(source)
     if path.is_file():
         return to_embedder(import_checkpoint(path), path.name).to(device)
     if path.is_dir():
-        return Embedder.load(model_folder(path), device)
+        state = _unfinished(path)
+        return (of_state(state) if state else Embedder.load(model_folder(path))).to(device)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", str(source)):
         return Embedder.load(download(str(source)), device)
     raise InputError(
         f"{source} does not exist; give a model's folder, a checkpoint, or org/name on the Hugging Face Hub"
     )
+
+
+def load_head(source: str | os.PathLike[str]) -> State:
+    """The class weights that come with what `load` takes: "weight" (classes, num_features), "margin." statistics.
+
+    {} where it brings none, as the Hub's models do.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _head(import_checkpoint(path))
+    return saved_head(model_folder(path)) if path.is_dir() else {}
+
+
+def _unfinished(path: Path) -> Path | None:
+    """The checkpoint to take: the folder itself, or the last one of a run that has no model yet."""
+    if (path / FACTS).is_file():
+        return path
+    if (path / CONFIG).is_file() or (path / "model").is_dir():
+        return None
+    return next(iter(list_states(path / "checkpoints")), None)
+
+
+def of_state(folder: Path) -> Embedder:
+    """The network in a checkpoint of a run, its averaged weights where there are any; needs no process group."""
+    saved = SavedState.open(folder)
+    description = saved.facts["model"]
+    constants = {key: value for key, value in description["preprocessing"].items() if key != "colour"}
+    embedder = Embedder.create(ModelConfig(**description["model"]), Preprocessing(**constants))
+    embedder.notes = {**description["notes"], "checkpoint": folder.name}
+    state = embedder.backbone.state_dict()
+    what = "average" if any(name.startswith("average.") for name in saved.shapes) else "backbone"
+    saved.read({f"{what}.{name}": value for name, value in state.items()})
+    return embedder
 
 
 def model_folder(path: Path) -> Path:
@@ -68,10 +104,14 @@ def save_imported(model: ImportedModel, folder: str | os.PathLike[str], name: st
     embedder = to_embedder(model, name)
     with replace_folder(folder) as temporary:
         embedder.write(temporary)
-        if model.head is not None or model.head_state:
-            head = {} if model.head is None else {"weight": model.head.contiguous()}
-            save_file(head | {f"margin.{key}": value for key, value in model.head_state.items()}, temporary / HEAD)
+        if head := _head(model):
+            save_file(head, temporary / HEAD)
     return embedder
+
+
+def _head(model: ImportedModel) -> State:
+    weight = {} if model.head is None else {"weight": model.head.contiguous()}
+    return weight | {f"margin.{key}": value for key, value in model.head_state.items()}
 
 
 def conventions(embedder: Embedder) -> dict[str, str]:
