@@ -67,9 +67,12 @@ class BinaryMargin(nn.Module):
     def bend_negative(self, cos: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def bend_negatives_(self, cos: Tensor) -> None:
-        """`bend_negative` in place, for engines; a margin that cares for speed writes it out."""
-        cos.copy_(self.bend_negative(cos))
+    def negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
+        """products + offset, which are cosines, to `negative` times `unit`, in place and without gradient.
+
+        For engines; every margin writes it out in as few passes as there can be.
+        """
+        raise NotImplementedError
 
     def _logits(self, cos: Tensor, bent: Tensor) -> Tensor:
         if self.margin_grad == "straight_through":

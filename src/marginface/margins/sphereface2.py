@@ -41,8 +41,9 @@ class SphereFace2(BinaryMargin):
     def bend_negative(self, cos: Tensor) -> Tensor:
         return self._g(cos) + self.m
 
-    def bend_negatives_(self, cos: Tensor) -> None:
-        cos.add_(1).clamp_min_(0).pow_(self.t).mul_(2 / 2**self.t).add_(self.m - 1)
+    def negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
+        slope, height = 2 / 2**self.t * self.scale * unit, ((self.m - 1) * self.scale + self.bias.detach()) * unit
+        return products_TK.add_(offset_T1 + 1).clamp_min_(0).pow_(self.t).mul_(slope).add_(height)
 
     def _g(self, cos: Tensor) -> Tensor:
         return 2 * ((cos + 1) / 2).clamp_min(0) ** self.t - 1

@@ -33,5 +33,6 @@ class UniFace(BinaryMargin):
     def bend_negative(self, cos: Tensor) -> Tensor:
         return cos
 
-    def bend_negatives_(self, cos: Tensor) -> None:
-        """They stay as they are."""
+    def negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
+        height_T1 = (offset_T1 * self.scale + self.bias.detach()) * unit
+        return products_TK.mul_(self.scale * unit).add_(height_T1)

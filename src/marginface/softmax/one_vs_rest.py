@@ -43,9 +43,8 @@ class OneVsRest:
 
     def _bits(self, products_TK: Tensor, offset_T1: Tensor) -> Tensor:
         """Logits of the other classes in bits."""
-        cos_TK = self.workspace.get("powers", products_TK.shape, offset_T1).copy_(products_TK).add_(offset_T1)
-        self.margin.bend_negatives_(cos_TK)
-        return cos_TK.mul_(self.margin.scale * BITS).add_(self.margin.bias.detach() * BITS)
+        wide_TK = self.workspace.get("powers", products_TK.shape, offset_T1).copy_(products_TK)
+        return self.margin.negatives_(wide_TK, offset_T1, BITS)
 
     def _probability(self, powers_TK: Tensor) -> Tensor:
         """2^bits to the sigmoid, in place."""
