@@ -3,7 +3,7 @@
     python benchmarks/softmax.py --write          # everything, about 8 minutes on 2 quiet cores: benchmarks/softmax.md
     python benchmarks/softmax.py times-85742      # one section; --write replaces this section alone
     python benchmarks/softmax.py --quick          # everything on a fiftieth of the classes
-    python benchmarks/softmax.py --device cuda --write            # on a GPU: benchmarks/softmax_cuda.md
+    python benchmarks/softmax.py --device cuda --write            # on a GPU: benchmarks/softmax_gpu.md
 
 Every section runs in processes of its own, and one that fails leaves the others alone. Alternatives take turns in one
 process; medians of --repeats rounds after one that does not count; on a GPU the time that its queue takes. "tuned" is the same in an environment where malloc
@@ -330,7 +330,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help=f"classes / {QUICK}, three repeats; never written")
-    parser.add_argument("--write", action="store_true", help="to benchmarks/softmax.md or softmax_cuda.md")
+    parser.add_argument("--write", action="store_true", help="to benchmarks/softmax.md or softmax_gpu.md")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     unknown = set(arguments.sections) - set(SECTIONS)
@@ -360,7 +360,7 @@ def main() -> None:
         done[title] = WRITERS[section.kind](key, section, arguments)
         print(f"## {title}\n\n{done[title]}\n", flush=True)
         if arguments.write and not arguments.quick:
-            page = "softmax.md" if arguments.device == "cpu" else "softmax_cuda.md"
+            page = "softmax.md" if arguments.device == "cpu" else "softmax_gpu.md"
             write(Path(__file__).with_name(page), done)
 
 
