@@ -61,6 +61,15 @@ def test_from_photographs_to_names_and_back(photos: Path, tmp_path: Path, capsys
     assert np.load(tmp_path / "out" / "vectors.npy").shape == (6, 128)
 
 
+def test_words_in_any_order(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = sorted((photos / "probe").glob("*/*.jpg"))[:2]
+    where = ["--gallery", tmp_path / "people.db"]
+    assert "2 faces added" in run(capsys, "gallery", "add", "--name", "Ann Lee", *images, *where)
+    assert "1 people, 3 faces" in run(capsys, "gallery", "add", *where, "--name=Ann Lee", images[0])
+    assert "Ann Lee (" in run(capsys, "identify", *where, "--threshold", 0.8, images[1])
+    assert "3 faces of 1 people gone" in run(capsys, "gallery", *where, "erase", "Ann Lee")
+
+
 def test_two_photographs(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [path for path in sorted((photos / "known").glob("*/*.jpg")) if path.stat().st_size]
     same = json.loads(run(capsys, "verify", paths[0], paths[1], "--threshold=0.9", "--json"))

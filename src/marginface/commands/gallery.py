@@ -1,6 +1,6 @@
 """`marginface gallery`: enrol people from photographs, list, remove, erase, export."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -30,6 +30,19 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--name", type=str, default="", help="of the person in the photographs to add")
     add_gallery(parser)
     add_eye(parser)
+
+
+def prepared(words: Sequence[str]) -> list[str]:
+    """Photographs and names may stand behind options, each of which takes one value; argparse wants them together."""
+    rest, plain, named = iter(words), [], []
+    for word in rest:
+        if not word.startswith("-"):
+            plain.append(word)
+            continue
+        named.append(word)
+        if word.startswith("--") and "=" not in word and word != "--help":
+            named += [value for value in (next(rest, None),) if value is not None]
+    return [*plain, *named]
 
 
 def run(options: Namespace, command: str) -> None:
