@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import resource
+import signal
 import socket
 import sys
 from dataclasses import replace
@@ -138,3 +140,27 @@ def broken(people: Path, damaged: Path, trainer: Trainer) -> None:
         unreadable += trainer.news.unreadable
     batches.close()
     assert unreadable == 1
+
+
+def limited(rank: int, log: Path, words: list[str], largest: int) -> None:
+    """As `command`, on a disk that takes no file of more than `largest` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    command(rank, log, words)
+
+
+def soak(rank: int, people: Path, folder: Path, steps: int) -> None:
+    """Trains, saves and evaluates; rows of (step, bytes in memory, open files) of this process, every 100 steps."""
+    config = configure(people, **{"data.val": [str(people)], "margin.name": "adaface", "margin.options": {}})
+    trainer = Trainer(config, launch(config.trainer), Console(quiet=True))
+    batches, run, rows = trainer.loader.start(0), Run(folder / "soak"), []
+    while trainer.step < steps:
+        trainer.train_step(next(batches), run)
+        if trainer.step % 50 == 0:
+            trainer.checkpoint(run)
+            trainer.evaluate(run)
+        if trainer.step % 100 == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            rows.append((trainer.step, pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))))
+    batches.close()
+    np.save(folder / f"soak-{rank}.npy", rows)
