@@ -143,7 +143,8 @@ def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
     optimizer: made by `create_optimizer`; on a GPU its kernel decides, and nobody waits.
     """
     if norm.is_cuda:
-        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # torch.amp's own way
+        inner = getattr(optimizer, "optimizer", optimizer)  # Fabric's is a shell around torch's
+        inner.found_inf = (~torch.isfinite(norm)).float()  # as torch.amp tells the kernel
         optimizer.step()
     elif math.isfinite(norm):
         optimizer.step()
