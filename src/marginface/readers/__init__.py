@@ -12,6 +12,7 @@ from marginface.readers.hdf5 import HDF5Reader, is_hdf5
 from marginface.readers.lists import ListReader, is_list
 from marginface.readers.lmdb_set import LMDBReader, lmdb_file
 from marginface.readers.recordio import RecordIOReader, is_recordio
+from marginface.readers.remote import is_remote, is_url_list, open_remote, open_url_list
 from marginface.readers.shards import ShardsReader, is_shards
 from marginface.readers.subset import FEWEST, SubsetReader, index_rows, is_index
 from marginface.readers.table import TableReader
@@ -31,12 +32,15 @@ PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5
 def open_reader(spec: str | os.PathLike[str]) -> Reader:
     """The reader for what lies at `spec`, recognised by its content and not by its name.
 
+    A URL of WebDataset shards, or a text file of such URLs, is fetched first (see `remote`).
     `synthetic` and `synthetic:identities=500,images=20,seed=0,first=0` make the built-in faces.
 
     Raises InputError if nothing lies there or nobody understands it.
     """
     if str(spec).partition(":")[0] == "synthetic":
         return _synthetic(str(spec).partition(":")[2])
+    if is_remote(str(spec)):
+        return open_remote(str(spec))
     path = Path(spec)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give {UNDERSTOOD}.")
@@ -83,6 +87,8 @@ def _open_file(path: Path) -> Reader:
             )
     if is_verification(path):
         raise InputError(f"{path}: is a verification set, which has no identities to learn; evaluate on it.")
+    if is_url_list(path):
+        return open_url_list(path)
     if is_index(path):
         return _open_index(path)
     if is_list(path):

@@ -37,9 +37,10 @@ class ShardsReader:
     Raises InputError, naming shard and byte, if a shard is damaged or a sample has no label.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], files: Sequence[Path] | None = None) -> None:
+        """files: the shards in their order, if they do not lie at `path`."""
         self.path = Path(path)
-        self._files = shard_files(self.path)
+        self._files = shard_files(self.path) if files is None else list(files)
         self._data = [map_file(file) for file in self._files]
         index = _Index()
         for number in range(len(self._files)):

@@ -53,7 +53,11 @@ def save_labels(source: Path, labels: np.ndarray) -> None:
     save(source, LABELS, write)
 
 
+def cache_folder() -> Path:
+    """Where what can be made or fetched again is kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marginface"
+
+
 def _places(source: Path, suffix: str) -> list[Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marginface"
     name = hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:16]
-    return [source.with_suffix(suffix), cache / name / f"{source.stem}{suffix}"]
+    return [source.with_suffix(suffix), cache_folder() / name / f"{source.stem}{suffix}"]

@@ -1,0 +1,123 @@
+"""WebDataset shards on servers and in object storage: brought to this machine once. Opened by `open_reader`.
+
+Random access, exact resuming and any sampling then work as with every other set. webdataset knows how to fetch.
+"""
+
+import contextlib
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from marginface.errors import InputError
+from marginface.files import replace_file
+from marginface.readers.archive_index import BLOCK, is_tar
+from marginface.readers.extras import load_extra
+from marginface.readers.shards import ShardsReader
+from marginface.readers.sidecar import cache_folder
+
+REMOTE = re.compile(r"pipe:|[a-z][a-z0-9+]+://", re.IGNORECASE)
+AT_ONCE = 4  # downloads
+
+
+def is_remote(spec: str) -> bool:
+    """Whether it is a URL, or `pipe:` and a command that writes a shard, rather than a path."""
+    return REMOTE.match(spec) is not None
+
+
+def is_url_list(path: Path) -> bool:
+    """Whether the first line of a text file is a URL."""
+    with path.open("rb") as file:
+        return is_remote(file.read(16).decode("ascii", "replace"))
+
+
+def open_remote(spec: str) -> ShardsReader:
+    """Shards at URLs such as https://host/train-{000000..000099}.tar, several separated by `::`."""
+    expand = load_extra("webdataset.shardlists", "webdataset", Path(spec)).expand_urls
+    return ShardsReader(Path(spec), brought(expand(spec), spec))
+
+
+def open_url_list(path: Path) -> ShardsReader:
+    """Shards at the URLs of a text file, one a line."""
+    urls = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    for number, url in enumerate(urls, start=1):
+        if not is_remote(url):
+            raise InputError(f"{path}: line {number} is no URL: {url!r:.100}.")
+        if url.lower().startswith("pipe:"):
+            raise InputError(f"{path}: line {number} is a command; a file must not run any, give it to the option.")
+    load_extra("webdataset", "webdataset", path)
+    return ShardsReader(path, brought(urls, str(path)))
+
+
+def brought(urls: list[str], spec: str) -> list[Path]:
+    """Local copies of shards, in that order; those of an earlier run are taken as they are.
+
+    Processes of one machine share the work: each shard is fetched by the first that comes to it.
+    Raises InputError, naming the shard, if one cannot be fetched or is cut short.
+    """
+    folder = cache_folder() / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    if missing := [url for url in urls if not _place(folder, url).is_file()]:
+        Console(stderr=True).print(f"{spec}: bringing {len(missing)} of {len(urls)} shards to {folder}", soft_wrap=True)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="shards") as pool:
+        try:
+            for wait in (False, True):  # those that others are fetching come last
+                list(pool.map(partial(_bring, folder, wait=wait), missing))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [_place(folder, url) for url in urls]
+
+
+def _place(folder: Path, url: str) -> Path:
+    name = re.sub(r"[^\w.-]", "_", url.rpartition("/")[2])[-80:]
+    return folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+
+
+def _bring(folder: Path, url: str, wait: bool) -> None:
+    target = _place(folder, url)
+    with _locked(target, wait) as locked:
+        if not locked or target.is_file():
+            return
+        with replace_file(target) as temporary:
+            _download(url, temporary)
+            if not is_tar(temporary):
+                raise InputError(f"{url}: is no tar file that is not compressed, as shards are.")
+            if not _is_whole(temporary):
+                raise InputError(f"{url}: was cut short; run the same command again to fetch what is missing.")
+
+
+def _download(url: str, target: Path) -> None:
+    gopen = load_extra("webdataset.gopen", "webdataset", Path(url)).gopen
+    try:
+        with target.open("wb") as file, contextlib.closing(gopen(url)) as stream:
+            shutil.copyfileobj(stream, file, 1 << 20)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{url}: cannot be fetched: {str(error).splitlines()[0]:.300}.") from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a tar file has the two empty blocks at its end, without which the connection may have broken."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2 * BLOCK))
+        end = file.read()
+    return len(end) == end.count(0) == 2 * BLOCK
+
+
+@contextlib.contextmanager
+def _locked(target: Path, wait: bool) -> Iterator[bool]:
+    """Whether this process, and no other, may write `target`; the lock ends with the process."""
+    import fcntl  # which Windows lacks, and only this needs
+
+    with target.with_name(f".{target.name}.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
