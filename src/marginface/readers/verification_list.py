@@ -3,9 +3,12 @@
 is_same path1 path2      yakhyo's lfw_ann.txt and others, with a header line or without
 path1 path2 is_same      InsightFace's pairs_label.txt
 pair.list                MagFace: is_same is the last word of a line; img.list beside it names two images a pair
-header with is_same      CSV such as CVLface's pairs.csv once it has that column: index,A,B,is_same
+header with is_same      CSV such as CVLface's pairs.csv: index,A,B,is_same,cossim; of several images the last two
+                         count, which are paths where names come before them. CVLface's own lists have no such column
+                         before its program has guessed it: they say what to compare, not what is true, and are refused.
 """
 
+import csv
 import re
 from pathlib import Path
 
@@ -30,7 +33,7 @@ def is_pair_list(path: Path) -> bool:
     if b"\0" in start:
         return False
     lines = start.decode("utf-8", "replace").splitlines()[:3]
-    return _is_magface(path) or any(_pair(line) is not None for line in lines)
+    return _is_magface(path) or _is_csv(lines) or any(_pair(line) is not None for line in lines)
 
 
 def read_pair_list(path: Path) -> VerificationSet:
@@ -57,9 +60,15 @@ def read_pair_list(path: Path) -> VerificationSet:
 
 
 def _pairs(path: Path, lines: list[str]) -> list[Pair]:
-    found = [_pair(line) for line in lines]
-    header = found[0] is None
-    for number, pair in enumerate(found[header:], start=1 + header):
+    if _is_csv(lines):
+        header = [word.lower() for word in _cells(lines[0])]
+        if "is_same" not in header:
+            raise InputError(f"{path}: has no column is_same; add one, 1 where both images show one person and else 0.")
+        found = [None, *(_csv_pair(line, header.index("is_same")) for line in lines[1:])]
+    else:
+        found = [_pair(line) for line in lines]
+    first = 1 if found and found[0] is None else 0
+    for number, pair in enumerate(found[first:], start=1 + first):
         if pair is None:
             raise InputError(f"{path}: line {number} is not two images and 0 or 1: {lines[number - 1]!r:.100}.")
     return [pair for pair in found if pair is not None]
@@ -73,6 +82,27 @@ def _pair(line: str) -> Pair | None:
         return None
     flag = flags[-1]  # before it there may be the number of the line
     return (images[0], images[1], FLAGS[flag]) if flag in FLAGS else None
+
+
+def _is_csv(lines: list[str]) -> bool:
+    """Whether the first line is a header with is_same, or with A and B as CVLface has it."""
+    header = [word.lower() for word in _cells(lines[0])] if lines else []
+    return len(header) > 2 and ("is_same" in header or {"a", "b"} <= set(header))
+
+
+def _csv_pair(line: str, flag: int) -> Pair | None:
+    cells = _cells(line)
+    images = [cell for cell in cells if IMAGE.search(cell)][-2:]
+    if len(images) != 2 or flag >= len(cells) or cells[flag].lower() not in FLAGS:
+        return None
+    return images[0], images[1], FLAGS[cells[flag].lower()]
+
+
+def _cells(line: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]), [])]
+    except csv.Error:
+        return []
 
 
 def _is_magface(path: Path) -> bool:
