@@ -1,11 +1,13 @@
 """Every set into every format and back; the bytes of MXNet's own files; interruptions and what they leave."""
 
+import errno
 import json
 import pickle
 import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -70,6 +72,75 @@ def test_any_format_to_any_other_keeps_bytes_labels_and_order(faces, tmp_path, f
         assert keys(tmp_path / "two") == keys(faces)
         assert list(open_reader(tmp_path / "two").class_names) == [f"p{person}" for person in range(10)]
     assert not list(tmp_path.glob("*.partial"))
+
+
+def archive(faces, path):
+    shutil.make_archive(str(path.with_suffix("")), path.suffix[1:], faces.parent, faces.name)
+    return path
+
+
+def hdf5(faces, path):
+    with pytest.importorskip("h5py").File(path, "w") as file:
+        for image in sorted(faces.rglob("*.png")):
+            file.create_dataset(str(image.relative_to(faces)), data=np.frombuffer(image.read_bytes(), np.uint8))
+    return path
+
+
+def lmdb(faces, path):
+    lmdb, msgpack = pytest.importorskip("lmdb"), pytest.importorskip("msgpack")
+    images = [(image.read_bytes(), int(image.parent.name[1:])) for image in sorted(faces.rglob("*.png"))]
+    with lmdb.open(str(path), map_size=1 << 20) as environment, environment.begin(write=True) as transaction:
+        for number, pair in enumerate(images):
+            transaction.put(str(number).encode(), msgpack.packb(pair, use_bin_type=True))
+        transaction.put(b"__keys__", msgpack.packb([str(number).encode() for number in range(len(images))]))
+        transaction.put(b"__len__", msgpack.packb(len(images)))
+        transaction.put(b"__classnum__", msgpack.packb(20))
+    return path
+
+
+def tsv(faces, path):
+    images = sorted(image.relative_to(faces.parent) for image in faces.rglob("*.png"))
+    path.write_text("".join(f"{n}\t{image}\t{image.parent.name[1:]}\n" for n, image in enumerate(images)))
+    return path
+
+
+def index(faces, path):
+    shutil.copytree(faces, path.parent / "imgs")
+    path.write_text(",".join(map(str, range(100))))
+    return path
+
+
+SOURCES = {
+    "zip": (archive, "faces.zip"),
+    "tar": (archive, "faces.tar"),
+    "HDF5": (hdf5, "faces.h5"),
+    "LMDB": (lmdb, "faces.lmdb"),
+    "list": (tsv, "train.tsv"),
+    "AdaFace's index": (index, "index.txt"),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_kind_of_set_in_every_format(tmp_path, source):
+    crowd = tmp_path / "crowd"
+    for person in range(20):  # enough for ten folds of pairs, and images enough for AdaFace's rule
+        (crowd / f"p{person:02d}").mkdir(parents=True)
+        for number in range(5):
+            (crowd / f"p{person:02d}" / f"{number}.png").write_bytes(png(5 * person + number))
+    write, name = SOURCES[source]
+    spec, expected = str(write(crowd, tmp_path / name)), everything(crowd)
+    for to in FORMATS:
+        if to == "parquet" and find_spec("pyarrow") is None:
+            continue
+        assert convert(spec, tmp_path / to, to) == 100
+        assert everything(tmp_path / to) == expected
+    convert_pairs(spec, tmp_path / "pairs.bin")
+    pairs = open_verification(tmp_path / "pairs.bin")
+    label = dict(expected)
+    images = [record.image for record in pairs.images]
+    assert [label[one] == label[other] for one, other in zip(images[::2], images[1::2], strict=True)] == list(
+        pairs.issame
+    )
 
 
 def test_a_folder_comes_out_of_a_folder_as_it_was(faces, tmp_path):
@@ -214,6 +285,19 @@ def test_killed_while_writing(faces, tmp_path):
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     with pytest.raises(InputError, match="no such file"):
         open_reader(tmp_path / "out")
+    convert(str(faces), tmp_path / "out", "recordio")
+    assert everything(tmp_path / "out") == everything(faces)
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(faces, tmp_path, monkeypatch):
+    def full(writer, records):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordIOWriter, "write", full)
+    with pytest.raises(InputError, match=r"out\.partial: cannot be written: No space left on device; .*same command"):
+        convert(str(faces), tmp_path / "out", "recordio")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
     convert(str(faces), tmp_path / "out", "recordio")
     assert everything(tmp_path / "out") == everything(faces)
 

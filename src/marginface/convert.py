@@ -81,7 +81,29 @@ def convert(
     reader = open_reader(source)
     rows, contents = select(reader, selection or Selection())
     staging = target.with_name(f"{target.name}.partial")
-    journal = _Journal(staging, _fingerprint(source, to, rows, contents))
+    try:
+        _write(reader, rows, contents, to, staging, _fingerprint(source, to, rows, contents), workers, progress)
+    except OSError as error:
+        raise InputError(
+            f"{staging}: cannot be written: {error.strerror or error}; mend that and give the same command again."
+        ) from error
+    os.sync()
+    staging.replace(target)
+    return len(rows)
+
+
+def _write(
+    reader: Reader,
+    rows: np.ndarray,
+    contents: Contents,
+    to: str,
+    staging: Path,
+    fingerprint: str,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Fills `staging`, from where an earlier run came."""
+    journal = _Journal(staging, fingerprint)
     writer = WRITERS[to](staging, contents, journal.state)
     done = journal.state.get("done", 0)
     for number, records in enumerate(_read_ahead(reader, rows[done:], contents.labels[done:], workers)):
@@ -92,9 +114,6 @@ def convert(
         progress(done, len(rows))
     writer.finish()
     journal.remove()
-    os.sync()
-    staging.replace(target)
-    return len(rows)
 
 
 def convert_pairs(source: str, destination: str | os.PathLike[str], pairs: str | None = None) -> int:
