@@ -197,6 +197,36 @@ def test_lists_that_do_not_fit_say_what_and_how_many(
     assert "1 of 16 probes do not have exactly one mate in the galleries (first: subject 99" in refused(words, capsys)
 
 
+def test_embeddings_of_a_set_whose_images_are_elsewhere(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "ijb", tmp_path / "ijb")
+    shutil.rmtree(tmp_path / "ijb" / "IJBC" / "loose_crop")
+    passes = np.random.default_rng(0).normal(size=(2, 56, 8))
+    np.savez("e.npz", embeddings=passes[0], flipped=passes[1])
+    verification, _ = evaluated("--embeddings=e.npz", "--benchmark", "ijbc:ijb")
+    assert verification["benchmark"] == "IJBC 1:1"
+    assert "False accepts" not in Path("r.html").read_text()
+
+
+def test_twice_named_and_cancelled_people_are_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(32, 8))
+    vectors[1] = -vectors[0]
+    np.savez("e.npz", embeddings=vectors)
+    words = ["evaluate", "--embeddings=e.npz", "--benchmark", f"closedset:{made}/people,enrol=2"]
+    assert "embeddings of 1 of 8 people cancel out (first: p00)" in refused(words, capsys)
+    shutil.copytree(made / "tinyface", tmp_path / "tiny")
+    aligned = tmp_path / "tiny" / "aligned_pad_0.1_pad_high"
+    (aligned / "more").mkdir()
+    shutil.copy(aligned / "1_1.jpg", aligned / "more" / "1_1.jpg")
+    words = ["evaluate", f"{made}/model", "--benchmark", "tinyface:tiny"]
+    assert "1 of TinyFace's 13 images have several aligned copies" in refused(words, capsys)
+    shutil.copytree(made / "lfw", tmp_path / "lfw")
+    rewrite(tmp_path / "lfw" / "lfw_landmark.txt", lambda lines: [*lines, lines[0].replace("\t", "\t9", 1)])
+    words = ["evaluate", f"{made}/model", "--benchmark", "lfw:lfw"]
+    assert "line 17: p00/p00_0001.jpg is there twice, with other points" in refused(words, capsys)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

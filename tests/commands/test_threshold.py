@@ -75,6 +75,6 @@ def test_what_cannot_be_advised(run: Path, capsys: pytest.CaptureFixture[str], w
 
 
 def test_damaged_results(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for text in ("", "[]", '{"results": 3}', '{"results": [3]}'):
+    for text in ("", "[]", '{"results": 3}', '{"results": [3]}', '{"results": [{"roc": 3}]}'):
         (run / "metrics.json").write_text(text)
         assert "metrics.json holds no results" in refused(["threshold", "run", "--far=0.1"], capsys)

@@ -63,6 +63,7 @@ def _open(name: str, rest: str) -> IjbBenchmark:
     root, options = split_words(rest, ["pooling"])
     poolings = [read_pooling(word) for word in options.get("pooling", "N1D1F1").split("+")]
     ijb = read_ijb(root, name)
+    ijb.check()
     keys = [str(key) for key in ijb.meta.names]
     images = Images.of_files(name, keys, ijb.images, points=ijb.points, align=crop_face)
     return IjbBenchmark(ijb, images, poolings)

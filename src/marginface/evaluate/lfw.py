@@ -89,7 +89,9 @@ def read_points(landmarks: Path) -> dict[str, np.ndarray]:
             if text.strip():
                 raise InputError(f"{landmarks} line {number}: expected a picture and ten numbers, found '{text[:60]}'")
             continue
-        points["/".join(PurePosixPath(line.path).parts[-2:])] = np.array(line.points, np.float64).reshape(5, 2)
+        key, own = "/".join(PurePosixPath(line.path).parts[-2:]), np.array(line.points, np.float64).reshape(5, 2)
+        if not np.array_equal(points.setdefault(key, own), own):
+            raise InputError(f"{landmarks} line {number}: {key} is there twice, with other points; keep one line")
     if not points:
         raise InputError(f"{landmarks} holds no points; give a file of lines 'Name/Name_0001.jpg x1 y1 ... x5 y5'")
     return points

@@ -1,5 +1,6 @@
 """Results to files: JSON, the scores beside it for `marginface compare`, and one HTML page."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -20,7 +21,7 @@ from marginface.metrics.result import VerificationResult
 from marginface.metrics.search_result import IdentificationResult
 from marginface.metrics.variants import openvino_lfw
 from marginface.protocols.saved import save_results
-from marginface.report import Provenance, write_report
+from marginface.report import PictureOf, Provenance, write_report
 
 MEASURED_WITH = ("marginface", "torch", "numpy", "opencv-python-headless")
 
@@ -65,13 +66,23 @@ def publish(
             title,
             training=training,
             provenance=provenance,
-            pictures={name: one.picture for one in benchmarks for name in (one.name, f"{one.name} 1:1")},
+            pictures=_pictures(benchmarks),
             samples=samples,
             searches=searches,
             groups=groups,
             rejects=rejects,
             comparisons=comparisons,
         )
+
+
+def _pictures(benchmarks: Sequence[Benchmark]) -> dict[str, PictureOf]:
+    """By benchmark; none of those whose images are not there, as embeddings of anybody may be scored without."""
+    found: dict[str, PictureOf] = {}
+    for one in benchmarks:
+        with contextlib.suppress(InputError):
+            one.images.check()
+            found |= {one.name: one.picture, f"{one.name} 1:1": one.picture}
+    return found
 
 
 def write_roc(path: str | Path, results: Sequence[Result]) -> None:

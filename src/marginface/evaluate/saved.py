@@ -33,14 +33,14 @@ def choose_result(result: str | Path, benchmark: str = "") -> Mapping[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["results"]
         rows = [row for row in found if row.get("roc")]
+        names = list(dict.fromkeys(str(row["benchmark"]) for row in rows))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} holds no results of an evaluation ({error!r}); evaluate again") from error
-    names = list(dict.fromkeys(row["benchmark"] for row in rows))
     if not rows or (benchmark and benchmark not in names):
         raise InputError(f"{file} has no ROC of {benchmark or 'any benchmark'}; it has {', '.join(names) or 'none'}")
     if not benchmark and len(names) > 1:
         raise InputError(f"{file} holds several benchmarks, choose one with --benchmark: {', '.join(names)}")
-    chosen: Mapping[str, Any] = [row for row in rows if row["benchmark"] == (benchmark or names[0])][-1]
+    chosen: Mapping[str, Any] = [row for row in rows if str(row["benchmark"]) == (benchmark or names[0])][-1]
     return chosen
 
 

@@ -40,7 +40,7 @@ def advise_threshold(result: Mapping[str, Any], far: float) -> ThresholdAdvice:
     """
     try:
         roc, benchmark, model = _roc(result), str(result["benchmark"]), str(result["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"this result holds no ROC to read a threshold from ({error!r}); evaluate again") from error
     found = tar_at_far(roc, far)
     if found.tar is None or found.threshold is None:
@@ -62,10 +62,14 @@ def advise_threshold(result: Mapping[str, Any], far: float) -> ThresholdAdvice:
 
 def _roc(result: Mapping[str, Any]) -> Roc:
     points = result["roc"]
-    return Roc(
+    roc = Roc(
         thresholds=np.array([np.inf, *points["thresholds"]], np.float64),
         false_accepts=np.array([0, *points["false_accepts"]], np.int64),
         true_accepts=np.array([0, *points["true_accepts"]], np.int64),
         impostors=int(result["pairs"]["different"]),
         genuines=int(result["pairs"]["same"]),
     )
+    shapes = {array.shape for array in (roc.thresholds, roc.false_accepts, roc.true_accepts)}
+    if len(shapes) > 1 or np.any(np.diff(roc.false_accepts) < 0) or min(roc.impostors, roc.genuines) < 1:
+        raise ValueError("its points do not fit together")
+    return roc

@@ -48,7 +48,13 @@ class ClosedSet:
         vectors = vectors.astype(np.float64)
         gallery = np.zeros((len(self.names), vectors.shape[1]))
         np.add.at(gallery, self.labels[self.enrolled], vectors[self.enrolled])
-        gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+        lengths = np.linalg.norm(gallery, axis=1, keepdims=True)
+        if zero := np.flatnonzero(lengths == 0).tolist():
+            raise InputError(
+                f"the enrolled embeddings of {len(zero)} of {len(self.names)} people cancel out (first: "
+                f"{self.names[zero[0]]}); enrol other images of them"
+            )
+        gallery /= lengths
         probes, people = vectors[~self.enrolled], self.labels[~self.enrolled]
         found = search(probes, gallery, people, np.arange(len(self.names)))
         named = np.concatenate([np.argmax(part @ gallery.T, axis=1) for part in np.array_split(probes, 64)])

@@ -24,7 +24,7 @@ from marginface.metrics.intervals import Interval, VerificationIntervals, mean_i
 from marginface.metrics.large_intervals import tar_intervals
 from marginface.metrics.reference_roc import nearest_tar, reference_roc
 from marginface.metrics.result import Trials, VerificationResult
-from marginface.metrics.roc import TarAtFar, equal_error_rate
+from marginface.metrics.roc import TarAtFar, check_trials, equal_error_rate
 from marginface.metrics.scores import pair_scores
 from marginface.metrics.search_result import IdentificationResult
 from marginface.metrics.templates import Pooling, Templates, pool_templates
@@ -53,6 +53,20 @@ class Ijb:
     def points(self) -> np.ndarray:
         """float32 (N, 5, 2): x and y of the five points in each crop."""
         return self.meta.points
+
+    def check(self) -> None:
+        """Raises InputError for what `verification` and `identification` would refuse whatever the embeddings.
+
+        That is templates without an image, probes without a mate, pairs of one kind: better now than after hours.
+        """
+        meta, ids = self.meta, np.unique(self.meta.templates)
+        names = [f"1N_gallery_{name}.csv" for name in GALLERIES[self.name]]
+        listed = [(meta.pairs[:, 0], "template_pair_label.txt"), (meta.pairs[:, 1], "template_pair_label.txt")]
+        listed += [(meta.gallery1[:, 0], names[0]), (meta.gallery2[:, 0], names[1])]
+        for wanted, file in [*listed, (meta.probes[:, 0], "1N_probe_mixed.csv")]:
+            _rows(ids, wanted, file)
+        _places_of_mates(meta.probes[:, 1], np.concatenate([meta.gallery1[:, 1], meta.gallery2[:, 1]]))
+        check_trials(np.zeros(len(meta.same)), meta.same)
 
     def templates(self, original: np.ndarray, flipped: np.ndarray | None, pooling: Pooling | None = None) -> Templates:
         """Pools float32 (N, D) embeddings of the images and of their mirror images, before normalisation."""
@@ -194,16 +208,21 @@ def _tar_intervals(
 def _only_mates(probes: np.ndarray, labels: np.ndarray, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Similarity of each probe to its one mate in the two galleries together."""
     vectors, own = np.concatenate([side[0] for side in sides]), np.concatenate([side[1] for side in sides])
+    mates: np.ndarray = np.einsum("ij,ij->i", probes, vectors[_places_of_mates(labels, own)])
+    return mates
+
+
+def _places_of_mates(labels: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Where the one vector of each probe's subject is in the galleries; labels, own: subjects of probes and galleries."""
     order = np.argsort(own, kind="stable")
     starts = np.searchsorted(own[order], labels, side="left")
     counts = np.searchsorted(own[order], labels, side="right") - starts
     if wrong := np.flatnonzero(counts != 1).tolist():
         raise InputError(
-            f"{len(wrong)} of {len(probes)} probes do not have exactly one mate in the galleries "
+            f"{len(wrong)} of {len(labels)} probes do not have exactly one mate in the galleries "
             f"(first: subject {labels[wrong[0]]} with {counts[wrong[0]]})"
         )
-    mates: np.ndarray = np.einsum("ij,ij->i", probes, vectors[order[starts]])
-    return mates
+    return order[starts]
 
 
 def _mean(rows: Sequence[TpirAtFpir]) -> TpirAtFpir:

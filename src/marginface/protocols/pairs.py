@@ -12,6 +12,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.files import replace_file
 from marginface.metrics.result import FARS, Trials, VerificationResult, verify
+from marginface.metrics.roc import check_trials
 from marginface.metrics.variants import OpenvinoLfw, openvino_lfw
 from marginface.metrics.verification import check_embeddings, consecutive_folds, squared_distances
 from marginface.protocols.draw import draw_pairs
@@ -107,8 +108,10 @@ def stored_pairs(issame: np.ndarray, name: str, keys: Sequence[str] | None = Non
     """A stored verification set: images 2k and 2k + 1 form pair k, folds are runs of pairs as InsightFace cuts them.
 
     issame: bool (P,). keys: names of the 2P images. Who is who is unknown: intervals are drawn over pairs.
+    Raises InputError for pairs of one kind only.
     """
     count = len(issame)
+    check_trials(np.zeros(count), issame)  # now, not after all images are embedded
     return Pairs(
         name=name,
         images=range(2 * count),

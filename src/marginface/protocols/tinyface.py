@@ -6,6 +6,7 @@ it.
 `<root>/<aligned>`, of equal base name.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,14 @@ def read_tinyface(root: str | Path, aligned: str = ALIGNED) -> Tinyface:
     distractors = sorted(path.name for path in (testing / "Gallery_Distractor").rglob("*") if path.is_file())
     if not (root / aligned).is_dir():
         raise InputError(f"{root / aligned} does not exist; align TinyFace's images into it first")
-    copies = {path.stem: path for path in sorted((root / aligned).rglob("*")) if path.is_file()}
+    files = [path for path in sorted((root / aligned).rglob("*")) if path.is_file()]
+    copies, stems = {path.stem: path for path in files}, Counter(path.stem for path in files)
     names = [*probes, *matches, *distractors]
+    if doubled := [name for name in names if stems[Path(name).stem] > 1]:
+        raise InputError(
+            f"{len(doubled)} of TinyFace's {len(names)} images have several aligned copies in {root / aligned} "
+            f"(first: {doubled[0]}); keep one of each"
+        )
     if missing := [name for name in names if Path(name).stem not in copies]:
         raise InputError(
             f"{len(missing)} of TinyFace's {len(names)} images have no aligned copy in {root / aligned} "

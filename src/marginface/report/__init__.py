@@ -1,6 +1,7 @@
 """Results to read: the terminal table, JSON and one self-contained HTML page. Floor 2; used by `evaluate`, `cli`."""
 
 from marginface.report.page import Provenance, write_report
+from marginface.report.pictures import PictureOf
 from marginface.report.sheets import (
     Sheet,
     comparison_sheet,
@@ -13,6 +14,7 @@ from marginface.report.sheets import (
 from marginface.report.table import latex_table, markdown_table, print_table
 
 __all__ = [
+    "PictureOf",
     "Provenance",
     "Sheet",
     "comparison_sheet",
