@@ -5,8 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import count
 from typing import cast
 
 import numpy as np
@@ -19,17 +17,13 @@ from marginface.backbones.preprocess import normalise
 from marginface.embedder import Embedder, Preprocessing
 from marginface.errors import InputError, Stopped
 from marginface.evaluate import measure, open_benchmark
-from marginface.loading.loader import Batch, Loader
-from marginface.margins import Margin, create_margin, margin_parameters
-from marginface.margins.binary import BinaryMargin
+from marginface.loading.loader import Batch
 from marginface.processes import alike, by_first, together
-from marginface.readers import open_reader
-from marginface.softmax import MarginSoftmax
+from marginface.training.build import create_head, create_loader, filled, with_shared_norms
 from marginface.training.checkpoint import Learner
 from marginface.training.config import Config
 from marginface.training.finetune import ClassMeans, Frozen, start_head, take_published_head
 from marginface.training.measures import head_numbers, to_host
-from marginface.training.mixing import MixedLoader
 from marginface.training.monitor import Monitor
 from marginface.training.optim import WeightAverage, create_optimizer, gradient_norm, learning_rate, step_if_finite
 from marginface.training.pulse import News, Pulse
@@ -63,38 +57,20 @@ class Trainer:
 
     def _create(self, start: Embedder | None) -> None:
         config, device = self.config, self.fabric.device
-        self.loader = self._loader()
+        ranks = (self.fabric.global_rank, self.fabric.world_size)
+        self.loader = create_loader(config, *ranks)
         reader = self.loader.reader
         self.steps_per_epoch = self.loader.batches.per_epoch
         self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
         self.benchmarks = [open_benchmark(spec, config.data.resize) for spec in config.data.val]
         torch.manual_seed(config.seed)
         self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
-        margin = self._margin(reader.num_classes)
-        group = torch.distributed.group.WORLD if self.fabric.world_size > 1 else None
-        options = {**asdict(config.softmax), "seed": config.seed, "process_group": group}
-        if (reader.labels >= 0).all():
-            options["unlabelled"] = "none"  # and so nothing waits for the device to count them
-        self.head = MarginSoftmax(config.model.num_features, reader.num_classes, margin, **options).to(device)
+        self.head = create_head(config, reader, self.fabric.world_size).to(device)
         backbone = self.embedder.backbone.to(device)
         backbone.to(memory_format=torch.channels_last)
         if config.trainer.sync_batch_norm:
             self.embedder.backbone = backbone = with_shared_norms(backbone, device)
         self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
-
-    def _loader(self) -> Loader | MixedLoader:
-        config, ranks = self.config, (self.fabric.global_rank, self.fabric.world_size)
-        reader = open_reader(config.data.train)
-        if config.old.train:
-            return MixedLoader(reader, config.data, config.old, config.seed, *ranks)
-        return Loader(reader, config.data, config.seed, *ranks)
-
-    def _margin(self, num_classes: int) -> Margin | BinaryMargin:
-        """The configured margin; what some of them must know of the run is filled in."""
-        name, options = self.config.margin.name, self.config.margin.options
-        known = {"num_classes": num_classes, "seed": self.config.seed}
-        given = {key: value for key, value in known.items() if key in margin_parameters(name)}
-        return create_margin(name, **{**given, **options})
 
     @property
     def model(self) -> Embedder:
@@ -183,19 +159,8 @@ class Trainer:
         for reason in batch.unreadable.values():
             print(f"marginface: step {self.step + 1}: left out: {reason}", file=sys.stderr)
         if batch.unreadable and self.fabric.world_size > 1:
-            return self._filled(batch)
+            return filled(batch, self.loader, self.step // self.steps_per_epoch)
         return batch
-
-    def _filled(self, batch: Batch) -> Batch:
-        """Instead of images that cannot be read, those that come next in the set."""
-        epoch, parts = self.step // self.steps_per_epoch, [batch]
-        for index in batch.unreadable:
-            following = (np.array([(index + n) % len(self.loader.reader)]) for n in count(1))
-            parts.append(next(found for i in following if len((found := self.loader.load(epoch, i)).labels)))
-        images, labels, indices = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels", "indices")
-        )
-        return Batch(images, labels, indices, batch.unreadable)
 
     def train_step(self, batch: Batch, run: Run) -> Tensor:
         """One update of the weights; returns the loss. Raises InputError when it is not finite."""
@@ -383,14 +348,3 @@ class Trainer:
             x = self.fabric.to_device(torch.from_numpy(images))
             constants = self.embedder.preprocessing
             yield normalise(x, constants.mean, constants.std), torch.from_numpy(labels)
-
-
-def with_shared_norms(backbone: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norms that use the statistics of all processes' images. InputError where the device has none."""
-    if device.type != "cuda":
-        raise InputError(
-            f"trainer.sync_batch_norm is for GPUs, torch has none for {device.type}: leave it out, or keep the "
-            f"statistics as they are with --train.freeze_norms true"
-        )
-    shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(backbone)  # type: ignore[no-untyped-call]  # torch's
-    return shared

@@ -3,7 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
     optimizer: made by `create_optimizer`; on a GPU its kernel decides, and nobody waits.
     """
     if norm.is_cuda:
-        inner = getattr(optimizer, "optimizer", optimizer)  # Fabric's is a shell around torch's
+        inner: Any = getattr(optimizer, "optimizer", optimizer)  # Fabric's is a shell around torch's
         inner.found_inf = (~torch.isfinite(norm)).float()  # as torch.amp tells the kernel
         optimizer.step()
     elif math.isfinite(norm):
