@@ -26,6 +26,8 @@ def step(rows, classes, options, fused):
     optimizer = torch.optim.SGD([head.weight], lr=0.1, momentum=0.9)
     if fused:
         head.fuse_sgd(lr=0.1)
+    elif head.sample_rate < 1:
+        head.update_drawn(optimizer)
     for _ in range(2):
         optimizer.zero_grad()
         head(torch.randn(rows, 128, requires_grad=True), torch.randint(0, classes, (rows,))).backward()
@@ -45,6 +47,7 @@ CASES = {
     "fused, bfloat16": ({"precision": "bfloat16"}, True),
     "optimiser apart": ({"precision": "float32"}, False),
     "sampled": ({"precision": "float32", "sample_rate": 0.1}, True),
+    "sampled, optimiser apart": ({"precision": "float32", "sample_rate": 0.5}, False),
 }
 
 
@@ -143,6 +146,15 @@ def test_scales_as_the_formulas_say() -> None:
     assert tenth.flops["head"] * 10 == one.flops["head"]
     apart = HeadShape(1_000_000, fused=False, optimizer="adamw")
     assert head_memory(apart)["class gradient"] * 2 == head_memory(apart)["class optimiser"]
+
+
+def test_time_is_work_over_rate() -> None:
+    shape = HeadShape(1_000_000, devices=8, batch=64)
+    found = plan.plan(shape, "mobilefacenet")
+    times = found.milliseconds(batch=64, teraflops=2.0, gigabytes=4.0)
+    assert times["arithmetic of the head"] == pytest.approx(64 * 8 * 512 * 1e6 / 2e12 * 1e3)
+    assert times["sending: gradient of embeddings"] == pytest.approx(7 * 64 * 512 * 4 / 4e9 * 1e3)
+    assert len(times) == len(found.flops) + len(found.wire)
 
 
 def test_bad_shapes() -> None:

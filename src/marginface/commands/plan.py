@@ -1,9 +1,12 @@
 """`marginface plan`: what a training run needs on every device, before there is a device."""
 
+from collections.abc import Mapping
+
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
+from marginface.errors import InputError
 from marginface.softmax.plan import SLOTS, HeadShape, plan
 
 
@@ -19,6 +22,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--fused", type=bool, default=True, help="class weights are updated in the backward pass")
     parser.add_argument("--bfloat16", type=bool, default=True, help="products with the class weights in bfloat16")
     parser.add_argument("--mixed_precision", type=bool, default=True, help="the backbone's activations in 16 bits")
+    parser.add_argument("--teraflops", type=float, default=0.0, help="a device's sustained rate; tells the time")
+    parser.add_argument("--gigabytes", type=float, default=50.0, help="that a device sends a second, for the time")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="decides how large a block is")
 
 
@@ -47,9 +52,14 @@ def run(options: Namespace, command: str) -> None:
     print_parts("memory of each device", found.memory, 2**30, "GiB")
     print_parts("arithmetic of an image, forward and backward", found.flops, 10**9, "GFLOP")
     print_parts("sent by each device in a step", found.wire, 10**6, "MB")
+    if options.teraflops > 0:
+        if options.gigabytes <= 0:
+            raise InputError(f"gigabytes must be above 0, not {options.gigabytes:g}.")
+        times = found.milliseconds(options.batch, options.teraflops, options.gigabytes)
+        print_parts("time of a step, one part after the other", times, 1, "ms")
 
 
-def print_parts(title: str, parts: dict[str, int], unit: int, name: str) -> None:
+def print_parts(title: str, parts: Mapping[str, float], unit: int, name: str) -> None:
     table = Table(title, name)
     table.columns[1].justify = "right"
     for part, value in parts.items():

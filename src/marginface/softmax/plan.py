@@ -29,10 +29,23 @@ class Plan:
     flops: dict[str, int]
     wire: dict[str, int]
 
+    def milliseconds(self, batch: int, teraflops: float, gigabytes: float) -> dict[str, float]:
+        """Of a step with `batch` images a device, by part: arithmetic, and what is sent.
+
+        teraflops: what a device sustains a second; gigabytes: what it sends a second. The gradient of the backbone is
+        sent while the backward pass goes on, all else is waited for.
+        """
+        counted = {f"arithmetic of the {part}": batch * flops / teraflops / 1e9 for part, flops in self.flops.items()}
+        sent = {f"sending: {part}": size / gigabytes / 1e6 for part, size in self.wire.items()}
+        return counted | sent
+
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """The numbers that size a head; `batch` is per device, `sample_rate` as in `MarginSoftmax`."""
+    """The numbers that size a head; `batch` is per device, `sample_rate` as in `MarginSoftmax`.
+
+    fused: `MarginSoftmax.fuse_sgd`; otherwise an optimiser of torch, and with sample_rate < 1 `update_drawn`.
+    """
 
     num_classes: int
     num_features: int = 512
@@ -65,9 +78,9 @@ class HeadShape:
 
     @property
     def drawn(self) -> int:
-        """Rows of the weight that take part in a step on that device."""
+        """Rows of the weight that take part in a step on that device, which has its share of the batch's labels."""
         share = int(self.sample_rate * self.local // self.sub_centers)
-        return self.local if self.sample_rate == 1 else max(share, min(self.rows, self.local)) * self.sub_centers
+        return self.local if self.sample_rate == 1 else max(share, min(self.batch, self.local)) * self.sub_centers
 
 
 def plan(shape: HeadShape, backbone: str = "iresnet100", mixed_precision: bool = True) -> Plan:
@@ -104,10 +117,14 @@ def head_memory(shape: HeadShape) -> dict[str, int]:
         "a tile": 2 * tile * FLOAT,
         "drawn weights": rows_of_weight * FLOAT if shape.sample_rate < 1 else 0,
     }
+    slots = SLOTS[shape.optimizer]
+    gradient = weights
+    if shape.sample_rate < 1:  # of the rows drawn; they and their state are copied for the optimiser
+        gradient = shape.drawn * shape.num_features * FLOAT * (2 + slots)
     return {
         "class weights": weights,
-        "class optimiser": weights * SLOTS[shape.optimizer],
-        "class gradient": 0 if shape.fused else weights,
+        "class optimiser": weights * slots,
+        "class gradient": 0 if shape.fused else gradient,
         "class norms": shape.drawn * FLOAT,
         "head blocks": sum(buffers.values()),
         # x gathered, its valid rows, at unit length, the two factors, its gradient; and each row's own class weight
