@@ -1,4 +1,4 @@
-"""Embedding on a CUDA device that is not there: one copy there and one back a batch, and on "meta" a network of every family."""
+"""Embedding on a CUDA device that is not there: one copy there and one back. On "meta" a network of every family."""
 
 import numpy as np
 import pytest
