@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from marginface.errors import InputError
 from marginface.readers import open_reader
 from marginface.readers.folder import FolderReader
+from marginface.readers.mapped import read_file
 from marginface.readers.names import PackedNames
 
 
@@ -112,3 +113,11 @@ def test_packed_names_are_a_list_of_strings(names, data):
 
 def test_packed_names_keep_file_names_that_are_not_utf8():
     assert list(PackedNames(["a\udcff.jpg"])) == ["a\udcff.jpg"]
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 3 << 16])
+def test_files_are_read_whole(tmp_path, size):
+    (tmp_path / "file").write_bytes(np.random.default_rng(0).bytes(size))
+    assert read_file(str(tmp_path / "file")) == (tmp_path / "file").read_bytes()
+    with pytest.raises(IsADirectoryError):
+        read_file(str(tmp_path))

@@ -8,6 +8,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
+from marginface.readers.mapped import read_file
 from marginface.readers.names import PackedNames
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm")
@@ -37,7 +38,7 @@ class FolderReader:
         self.class_names: Sequence[str] = identities
         self.labels = np.repeat(np.arange(len(identities), dtype=np.int64), counts)
         self.num_classes = len(identities)
-        self._images = images
+        self._images, self._root = images, os.fspath(self.path)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,7 +49,7 @@ class FolderReader:
     def _read_one(self, index: int) -> Record:
         key = self._images[index]
         try:
-            image = (self.path / key).read_bytes()
+            image = read_file(f"{self._root}/{key}")
         except OSError as error:
             raise InputError(f"{self.path / key}: record {index} cannot be read: {error.strerror}.") from error
         return Record(image, int(self.labels[index]), key)

@@ -13,6 +13,7 @@ from marginface.readers.base import Record
 from marginface.readers.image_size import image_size
 from marginface.readers.list_line import NUMBER, Line, is_list_line, parse_line
 from marginface.readers.list_points import Unit, points_beside, unit_with_box, unit_without_box
+from marginface.readers.mapped import read_file
 from marginface.readers.names import PackedNames
 
 
@@ -68,7 +69,7 @@ class ListReader:
     def _bytes(self, index: int) -> bytes:
         file = self._root / self._names[index]
         try:
-            return file.read_bytes()
+            return read_file(os.fspath(file))
         except OSError as error:
             raise InputError(f"{self.path}: image {index}, {file}, cannot be read: {error.strerror}.") from error
 
