@@ -32,7 +32,7 @@ class EmbeddingsFile:
             self.flipped = arrays["flipped"].astype(np.float32) if "flipped" in arrays else None
         if "norms" in arrays and self.flipped is None:
             self.original = self.original * arrays["norms"].astype(np.float32)[:, None]
-        self.rows = _rows_by_key(self.path, arrays["keys"]) if "keys" in arrays else None
+        self.rows = _rows_by_key(self.path, arrays["keys"].tolist()) if "keys" in arrays else None
 
     def of(self, images: Images) -> Embeddings:
         """Those of a benchmark. Raises InputError naming and counting images without an embedding."""

@@ -213,7 +213,7 @@ def _only_mates(probes: np.ndarray, labels: np.ndarray, sides: Sequence[tuple[np
 
 
 def _places_of_mates(labels: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Where the one vector of each probe's subject is in the galleries; labels, own: subjects of probes and galleries."""
+    """Where the one vector of each probe's subject is in the galleries; labels, own: subjects of both sides."""
     order = np.argsort(own, kind="stable")
     starts = np.searchsorted(own[order], labels, side="left")
     counts = np.searchsorted(own[order], labels, side="right") - starts

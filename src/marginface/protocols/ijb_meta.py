@@ -110,7 +110,7 @@ def _block(data: np.ndarray, columns: int) -> np.ndarray | None:
 
 def _numbers(digits: np.ndarray, last: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """int32 (n,): the numbers whose last digits are at `last` (n,) and that have `lengths` (n,) digits."""
-    values = digits[last].astype(np.int32)
+    values: np.ndarray = digits[last].astype(np.int32)
     for place in range(1, int(lengths.max())):
         digit = digits.take(last - place, mode="clip")  # the block's first numbers may be short
         values += np.where(lengths > place, digit, 0) * np.int32(10**place)
