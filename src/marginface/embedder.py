@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from marginface.backbones import create_backbone
-from marginface.backbones.fast import FastPath, tensors
+from marginface.backbones.fast import COMPILED, FastPath, tensors
 from marginface.backbones.preprocess import normalise
 from marginface.errors import InputError
 from marginface.files import replace_folder
@@ -104,8 +104,17 @@ class Embedder:
 
     @property
     def path(self) -> str:
-        """The way `embed` went last time, such as "bfloat16, channels last"; "" before the first."""
-        return self._fast.name if self._fast else ""
+        """The way `embed` went last time, such as "bfloat16, channels last"; "" before the first.
+
+        "bfloat16, compiled (34 s)" tells what compiling cost this process.
+        """
+        if self._fast is None:
+            return ""
+        return (
+            f"{self._fast.name} ({self._fast.compile_seconds:.0f} s)"
+            if self._fast.name == COMPILED
+            else self._fast.name
+        )
 
     def length(self, flip: bool = True) -> int:
         """Numbers in an embedding: twice num_features where the mirror image's is put behind."""
