@@ -16,7 +16,8 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 @pytest.fixture(scope="module")
 def margins() -> ModuleType:
     spec = importlib.util.spec_from_file_location("draw_margins", DOCS / "pictures" / "margins.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
