@@ -172,7 +172,9 @@ def table(name: str, made: Embedder, folder: Path, batch: int, budget: float) ->
             f"{peaks[way]:.0f} | {built[way][1]:.1f} |"
         )
     reached = f"; goal {goal:g}: {'reached' if best[0] >= goal else 'not reached'}" if goal else ""
-    return [*lines, "", f"Best within cosine {COSINE}: {best[1]}, {best[0]:.1f} times{reached}.", ""]
+    fastest = min(medians, key=medians.__getitem__)
+    best_of_all = f"; fastest of all: {fastest}, {medians[EAGER] / medians[fastest]:.1f} times"
+    return [*lines, "", f"Best within cosine {COSINE}: {best[1]}, {best[0]:.1f} times{reached}{best_of_all}.", ""]
 
 
 def chosen(made: Embedder) -> str:
