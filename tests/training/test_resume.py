@@ -1,6 +1,5 @@
 """Exact resume: a run killed at any moment and resumed gives the same weights, bit for bit."""
 
-import os
 import signal
 import subprocess
 import sys
