@@ -6,8 +6,9 @@
     python benchmarks/softmax.py --device cuda --write            # on a GPU: benchmarks/softmax_gpu.md
 
 Every section runs in processes of its own, and one that fails leaves the others alone. Alternatives take turns in one
-process; medians of --repeats rounds after one that does not count; on a GPU the time that its queue takes. "tuned" is the same in an environment where malloc
-keeps its pages, on which the speed of eager code depends. Memory is the peak above the imports in a process of its own.
+process; medians of --repeats rounds after one that does not count; on a GPU the time that its queue takes. "tuned" is
+the same in an environment where malloc keeps its pages, on which the speed of eager code depends. Memory is the peak
+above the imports in a process of its own.
 """
 
 import argparse

@@ -97,5 +97,3 @@ def test_another_architecture_is_refused(undisturbed: tuple[Path, list[str]]) ->
     refused = run(folder, f"--resume={folder / 'runs' / 'undisturbed'}", "--model.num_features=16")
     assert refused.returncode == 2
     assert "holds another backbone than the configuration names" in refused.stderr
-
-

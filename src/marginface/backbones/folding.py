@@ -46,4 +46,5 @@ def _pairs(backbone: nn.Module, x: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm
 
 
 def _name(backbone: nn.Module, module: nn.Module) -> str:
-    return next(name for name, other in backbone.named_modules() if other is module)
+    names: dict[nn.Module, str] = {other: name for name, other in backbone.named_modules()}
+    return names[module]
