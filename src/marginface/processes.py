@@ -1,4 +1,4 @@
-"""Several processes of one run agree: all go on, or all stop for the same reason. Called by training, evaluation and checkpoints."""
+"""Several processes of one run agree: all go on, or all stop for the same reason. For training and evaluation."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,7 @@ NOT_RUN = {
     "needs a cluster": "several GPUs or machines; tests/training starts several processes here",
     "serves until Ctrl-C": "it would not return; tests/demo opens the page",
 }
+LONG = ("models", "guides/coming-from-adaface")  # int8, and fine-tuning a network of real size: nightly
 EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf")}
 ABOUT_PEOPLE = ("gallery", "identify", "verify")  # they store vectors in Milvus
 
@@ -84,8 +86,14 @@ def shell(page: Path, run: bool) -> list[str]:
     return [line for block in chosen for line in command_lines(block.text)]
 
 
+def pages_to_run() -> Iterator[Any]:
+    for page in PAGES:
+        if shell(page, run=True):
+            yield pytest.param(page, id=identity(page), marks=[pytest.mark.slow] if identity(page) in LONG else [])
+
+
 @pytest.mark.usefixtures("short")
-@pytest.mark.parametrize("page", [page for page in PAGES if shell(page, run=True)], ids=identity)
+@pytest.mark.parametrize("page", pages_to_run())
 def test_every_command(page: Path) -> None:
     for line in shell(page, run=True):
         words = shlex.split(line, comments=True)

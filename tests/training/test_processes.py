@@ -10,6 +10,9 @@ from people import write_people
 from training_ranks import SAVED, STATEFUL, curves, join, processes
 
 Found = dict[int, dict[str, Any]]
+pytestmark = (
+    pytest.mark.slow
+)  # ten processes, a minute or two; daily, test_survive runs two and test_sharded up to four
 
 
 @pytest.fixture(scope="module")

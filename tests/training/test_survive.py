@@ -133,6 +133,7 @@ def test_one_of_two_is_asked_to_stop(runs: Runs) -> None:
     runs.finish("two", "--resume=auto", f"--train.epochs={(int(newest.name[6:]) + 3) / STEPS_PER_EPOCH}")  # alone
 
 
+@pytest.mark.slow  # waits for a time-out
 def test_one_of_three_is_killed(runs: Runs) -> None:
     group = runs.start("three", "--train.epochs=1000", size=3)
     runs.wait(group, lambda: runs.steps("three") >= 7)

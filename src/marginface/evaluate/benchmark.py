@@ -53,6 +53,6 @@ def split_words(rest: str, known: Sequence[str]) -> tuple[Path, dict[str, str]]:
     return Path(path), options
 
 
-def beside(folder: Path, name: str) -> Path:
-    """A file named on the command line: as it is, or in `folder`."""
-    return Path(name) if Path(name).is_file() else folder / name
+def beside(folder: Path, named: str | None, usual: str) -> Path:
+    """A file named on the command line, as it is or in `folder`; unnamed, the one that is usually in `folder`."""
+    return Path(named) if named and Path(named).is_file() else folder / (named or usual)

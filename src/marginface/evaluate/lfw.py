@@ -57,7 +57,7 @@ def open_lfw(rest: str, resize: bool) -> LfwBenchmark:
     if align not in ALIGNMENTS:
         raise InputError(f"align is one of {', '.join(ALIGNMENTS)}, not '{align}'")
     listed, landmarks = (
-        beside(root, options.get(name, usual))
+        beside(root, options.get(name), usual)
         for name, usual in (("pairs", "pairs.txt"), ("landmarks", "lfw_landmark.txt"))
     )
     points_of = read_points(landmarks)

@@ -41,7 +41,7 @@ class PairsBenchmark:
 def open_folder(rest: str, resize: bool) -> PairsBenchmark:
     """`FOLDER` of one folder a person, with FOLDER/pairs.txt or `pairs=FILE`; without either, pairs are drawn."""
     folder, options = split_words(rest, ["pairs"])
-    listed = beside(folder, options.get("pairs", "pairs.txt"))
+    listed = beside(folder, options.get("pairs"), "pairs.txt")
     if "pairs" in options or listed.is_file():
         pairs = read_pairs(listed, folder)
     else:
