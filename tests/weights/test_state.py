@@ -1,6 +1,7 @@
 """A saved state is whole, an earlier one survives any failure, and nothing foreign is unpickled."""
 
 import errno
+import io
 import os
 import pickle
 import resource
@@ -145,6 +146,25 @@ def test_code_in_the_index_is_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match=r"\.metadata is damaged or not a checkpoint's .*mkdir"):
         state.read_metadata(path)
     assert not (tmp_path / "pwned").exists()
+
+
+class ByName:
+    """Pickled as Python before 3.11.4 pickles a member of an enumeration, or as code that fetches an attribute."""
+
+    def __init__(self, kind: Any, name: str) -> None:
+        self.kind, self.name = kind, name
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, str]]:
+        return getattr, (self.kind, self.name)
+
+
+def test_members_by_name_and_no_other_attribute() -> None:
+    kind = torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING
+    found = state._KnownNames(io.BytesIO(pickle.dumps(ByName(kind, "TORCH_CHANNELS_LAST")))).load()
+    assert found is kind.TORCH_CHANNELS_LAST
+    for other in (ByName(kind, "__class__"), ByName(torch.Size, "count")):
+        with pytest.raises(pickle.UnpicklingError, match="it asks"):
+            state._KnownNames(io.BytesIO(pickle.dumps(other))).load()
 
 
 def test_code_beside_the_tensors_is_not_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, EnumMeta
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,19 @@ def read_metadata(folder: Path) -> Metadata:
 
 class _KnownNames(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         if not KNOWN.fullmatch(f"{module} {name}"):
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return super().find_class(module, name)
+
+
+def _member(kind: Any, name: str) -> Enum:
+    """How Python before 3.11.4 writes a member of an enumeration: as its attribute. No other attribute is given out."""
+    if not (isinstance(kind, EnumMeta) and name in kind.__members__):
+        raise pickle.UnpicklingError(f"it asks {kind!r} for {name}")
+    member: Enum = kind.__members__[name]
+    return member
 
 
 class _Reader(FileSystemReader):
