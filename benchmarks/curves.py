@@ -61,8 +61,9 @@ def main() -> None:
     text = table({name: curve for name, (curve, _) in found.items()}, {name: acc for name, (_, acc) in found.items()})
     print(text)
     if arguments.write:
-        page = "# The quickstart's training curves by engine\n\n`python benchmarks/curves.py --epochs "
-        page += f"{arguments.epochs:g} --write`: the recipe `quickstart`, so many epochs, seed 42, one run each.\n\n{text}\n"
+        page = "# The quickstart's training curves by engine\n\n"
+        page += f"`python benchmarks/curves.py --epochs {arguments.epochs:g} --write`: the recipe `quickstart`, "
+        page += f"{arguments.epochs:g} epochs, seed 42, one run each.\n\n{text}\n"
         Path(__file__).with_suffix(".md").write_text(page, encoding="utf-8")
 
 
