@@ -24,8 +24,10 @@ ROWS = """step,epoch,loss,lr,images_per_second,data_wait,lfw_accuracy,own_accura
 def run(tmp_path: Path) -> Path:
     """A run of 40 steps, 15 of them done, with a checkpoint of step 12 written ten minutes ago."""
     folder = tmp_path / "runs" / "a"
-    (folder / "checkpoints" / "state-8").mkdir(parents=True)
-    (folder / "checkpoints" / "state-12").mkdir()
+    for step in (8, 12, 14):
+        (folder / "checkpoints" / f"state-{step}").mkdir(parents=True)
+    for step in (8, 12):  # the last one is not complete, so nothing goes on from it
+        (folder / "checkpoints" / f"state-{step}" / "state.json").touch()
     (folder / "config.yaml").write_text("train:\n  epochs: 4\n")
     (folder / "metrics.csv").write_text(ROWS)
     (folder / "progress.json").write_text('{"step": 15, "total_steps": 40, "steps_per_second": 2.5}')

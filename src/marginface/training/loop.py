@@ -231,7 +231,10 @@ class Trainer:
             if self.skipped > self.config.train.skip_steps:
                 self.checkpoint(run)
                 raise alike(
-                    InputError(f"{sentence}; more than train.skip_steps, so the run stopped with its state saved")
+                    InputError(
+                        f"{sentence}; that is more than train.skip_steps, so the run stopped with its state saved: "
+                        f"look at these images, or lower --optim.lr, set --optim.clip_norm 5, and go on with --resume"
+                    )
                 )
             self.console.print(sentence, highlight=False)
         self.last_batch = self.batch

@@ -12,6 +12,7 @@ from typing import Literal
 import yaml
 
 from marginface.training.run import Run, open_run
+from marginface.weights.state import list_states
 
 if sys.platform != "win32":
     import fcntl
@@ -50,7 +51,7 @@ def read_status(folder: str) -> Status:
     logged = [row for row in rows if "loss" in row]
     last = logged[-1] if logged else {}
     best = max(((mean, row["step"]) for row in rows if (mean := _accuracy(row)) is not None), default=None)
-    checkpoint = _checkpoint(run)
+    checkpoint = next(iter(list_states(run.checkpoints)), None)
     step, total, speed = int(last.get("step", 0)), word.get("total_steps"), word.get("steps_per_second", 0.0)
     left = (total - step) / speed if state == "running" and total is not None and speed > 0 else None
     return Status(
@@ -111,12 +112,6 @@ def _accuracy(row: Row) -> float | None:
 def _word(path: Path) -> dict[str, float]:
     word: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return word
-
-
-def _checkpoint(run: Run) -> Path | None:
-    """The last state to resume from."""
-    found = [path for path in run.checkpoints.glob("state-*") if path.name.rpartition("-")[2].isdigit()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _age(path: Path) -> float | None:
