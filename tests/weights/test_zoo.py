@@ -1,5 +1,6 @@
 """Every row of the zoo can be built and imported, and a file finds its row."""
 
+import re
 from urllib.parse import urlparse
 
 import pytest
@@ -16,7 +17,8 @@ def test_the_table_covers_the_projects_and_is_sound() -> None:
     }  # fmt: skip
     assert len({row.name for row in rows()}) == len(rows()) >= 50
     for row in rows():
-        assert row.licence
+        assert re.match(r"CC BY|MIT|Apache-2\.0|non-commercial|not stated by its authors", row.licence), row.licence
+        assert row.data_terms
         assert urlparse(row.where).scheme == "https" or "none published" in row.where
         assert all(20 < value <= 100 for value in row.figures.values()), row.name
         if row.source is None:

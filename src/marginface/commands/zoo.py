@@ -8,7 +8,7 @@ from marginface.errors import InputError
 from marginface.weights import import_checkpoint
 from marginface.weights.zoo import Row, candidates, name_of, rows
 
-WIDTH = 150  # of the table, whatever the terminal
+WIDTH = 168  # of the table, whatever the terminal
 FIGURES = ("LFW", "CFP-FP", "AgeDB-30", "IJB-C")
 
 
@@ -32,14 +32,16 @@ def run(options: Namespace, command: str) -> None:
 
 def _list(console: Console, listed: list[Row]) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "backbone", "trained on", *FIGURES, "licence"):
+    for column in ("name", "backbone", "trained on", *FIGURES, "licence", "data for"):
         table.add_column(column, justify="right" if column in FIGURES else "left", no_wrap=True)
     for row in listed:
         figures = [f"{row.figures[key]:.2f}" if key in row.figures else "" for key in FIGURES]
-        table.add_row(row.name, row.backbone, row.trained_on, *figures, row.licence)
+        allowed = "research only" if "research" in row.data_terms else row.data_terms.partition(" (")[0]
+        table.add_row(row.name, row.backbone, row.trained_on, *figures, row.licence, allowed)
     console.print(table)
     console.print(
-        "percent, as the authors report; IJB-C: TAR at FAR 1e-4. marginface zoo NAME says where it is to be had and "
+        "percent, as the authors report; IJB-C: TAR at FAR 1e-4. The licence is that of the weights and cannot allow "
+        "more than the data they were trained on. marginface zoo NAME says where it is to be had and "
         "how to import it, marginface zoo FILE what a file is. Nothing is downloaded.",
         style="dim",
         highlight=False,
@@ -51,6 +53,7 @@ def _show(console: Console, row: Row) -> None:
     lines = {
         row.name: f"{row.project}: {row.backbone}, {row.loss}, trained on {row.trained_on}",
         "  licence": row.licence,
+        "  training data": f"{row.trained_on}: {row.data_terms}",
         "  where": row.where,
         "  import": row.command,
         "  figures %": figures,

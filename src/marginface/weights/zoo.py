@@ -20,6 +20,18 @@ CLASSES = {
     "WebFace12M": 617_970,
     "WebFace42M": 2_059_906,
 }
+# what those who hand out the data set allow; a licence of the weights cannot allow more
+TERMS = {
+    "CASIA-WebFace": "non-commercial research, by agreement",
+    "VGGFace2": "non-commercial (CC BY-NC 4.0 where it is still handed out)",
+    "MS1MV2": "non-commercial research; made of MS-Celeb-1M, which its makers withdrew",
+    "MS1MV3": "non-commercial research; made of MS-Celeb-1M, which its makers withdrew",
+    "Glint360K": "non-commercial research; made of MS-Celeb-1M among others, which its makers withdrew",
+    "WebFace4M": "academic research only, by agreement",
+    "WebFace12M": "academic research only, by agreement",
+    "WebFace42M": "academic research only, by agreement",
+    "your own": "yours to say",
+}
 ADAFACE_SUBSET = 70_722  # what AdaFace's MS1MV2 subset leaves
 
 
@@ -28,7 +40,8 @@ class Row:
     """One published checkpoint.
 
     project: who publishes it. source: the importer, None where there is none: `why` then says what is in the way.
-    backbone: ours. trained_on: data set. loss: as its authors call it. licence: of the weights, as they state it.
+    backbone: ours. trained_on: data set, one of TERMS. loss: as its authors call it. licence: of the weights, as they
+    state it.
     where: link to the file, or to the page that has it. file: what it is called there.
     figures: what the authors report, in percent; TAR at FAR 1e-4 for IJB-B and IJB-C.
     """
@@ -45,6 +58,11 @@ class Row:
     why: str = ""
     num_features: int = 512
     figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def data_terms(self) -> str:
+        """What the training set may be used for."""
+        return TERMS[self.trained_on]
 
     @property
     def command(self) -> str:
