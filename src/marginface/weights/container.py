@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ BEGINNINGS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with: git lfs pull",
     b"\x08": "no PyTorch file; it looks like ONNX, which holds no training weights, so ask for the .pth file",
     b"\x1f\x8b": "gzip-compressed; unpack it first",
+    b"\x89HDF": "HDF5, as Keras writes it; there is no importer for it, so ask for PyTorch weights",
+}
+# what a zip archive is that holds no checkpoint, by a name in it
+ARCHIVES = {
+    r"[^/]*/?constants\.pkl|[^/]*/code/.*": "a TorchScript program, which holds code; ask for the state dict",
+    r"[^/]*/?(models/.*|archive_format|archive_version)": "an exported program (pt2), which cannot be taken apart; "
+    "give the model it was made from",
+    r"[^/]*\.npy": "numpy arrays (npz), not a checkpoint; give the .pth file",
+    r".*\.(pth|pt|ckpt|safetensors)": "a zip archive around the checkpoint; unpack it and give the file inside",
 }
 
 
@@ -65,7 +75,10 @@ def read(path: Path) -> Any:
             raise InputError(f"{path} is {meaning}")
     if beginning[8:9] == b"{":
         return _read_safetensors(path)
-    return _unpickle(path, zipped=beginning.startswith(b"PK"))
+    zipped = beginning.startswith(b"PK")
+    if zipped:
+        _refuse_archive(path)
+    return _unpickle(path, zipped)
 
 
 def network_state(content: Any, path: Path) -> State:
@@ -113,6 +126,19 @@ def _refuse_folder(path: Path) -> None:
         raise InputError(f"{path} is a folder; {hint}")
     if not path.is_file():
         raise InputError(f"{path} does not exist; check the name")
+
+
+def _refuse_archive(path: Path) -> None:
+    """Every zip archive but PyTorch's own, which holds one data.pkl; a damaged one is left to PyTorch."""
+    try:
+        names = zipfile.ZipFile(path).namelist()
+    except Exception:  # a damaged file fails in any way
+        return
+    for pattern, meaning in ARCHIVES.items():
+        if any(re.fullmatch(pattern, name) for name in names):
+            raise InputError(f"{path} is {meaning}")
+    if not any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        raise InputError(f"{path} is a zip archive without a checkpoint in it; it holds {', '.join(names[:3])}")
 
 
 def _read_safetensors(path: Path) -> State:
