@@ -93,7 +93,7 @@ def pages_to_run() -> Iterator[Any]:
 
 
 @pytest.mark.usefixtures("short")
-@pytest.mark.parametrize("page", pages_to_run())
+@pytest.mark.parametrize("page", list(pages_to_run()))
 def test_every_command(page: Path) -> None:
     for line in shell(page, run=True):
         words = shlex.split(line, comments=True)
