@@ -23,7 +23,10 @@ def list_detectors() -> list[str]:
 
 
 def open_detector(spec: str = "") -> Detector:
-    """From UNDERSTOOD. Raises InputError for an unknown name, a missing package or a missing file."""
+    """The detector called mtcnn, dlib, scrfd:FILE.onnx or yunet:FILE.onnx; by default the first one installed.
+
+    Raises InputError for an unknown name, a missing package or a missing file.
+    """
     installed = list_detectors()
     if not spec and not installed:
         raise InputError("no face detector is installed; pip install 'marginface[demo]', or name one: " + UNDERSTOOD)
