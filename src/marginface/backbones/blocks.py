@@ -1,6 +1,6 @@
 """What several backbones share: their type, convolutions, squeeze-and-excitation, the float32 head."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,23 @@ class Backbone(nn.Module):
         super().__init__()
         self.num_features = num_features
         self.image_size = image_size
+
+    def repeated(self) -> list[nn.Module]:
+        """The blocks that nearly all of the network consists of, one after the other, none inside another.
+
+        Each takes one tensor and returns one. They are the pieces that are recomputed, or split over processes.
+        """
+        return list(_members(self))
+
+
+def _members(module: nn.Module) -> Iterator[nn.Module]:
+    """Members of sequences that are more than a layer."""
+    sequences = nn.Sequential | nn.ModuleList
+    for child in module.children():
+        if isinstance(module, sequences) and not isinstance(child, sequences) and list(child.children()):
+            yield child
+        else:
+            yield from _members(child)
 
 
 def conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:

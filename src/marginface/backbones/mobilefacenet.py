@@ -102,6 +102,9 @@ class MobileFaceNet(Backbone):
         self.features = EmbeddingHead(num_features)
         kaiming_(self)
 
+    def repeated(self) -> list[nn.Module]:
+        return [block for part in self.layers for block in (part.layers if isinstance(part, Residuals) else (part,))]
+
     def forward(self, x: Tensor) -> Tensor:
         embeddings: Tensor = self.features(self.conv_sep(self.layers(x)))
         return embeddings

@@ -24,6 +24,9 @@ class SmallBackbone(Backbone):
         )
         self.embed = nn.Sequential(nn.Linear(4 * width * 7 * 7, num_features, bias=False), nn.BatchNorm1d(num_features))
 
+    def repeated(self) -> list[nn.Module]:
+        return [self.trunk]
+
     def forward(self, images: Tensor) -> Tensor:
         embeddings: Tensor = self.embed(self.trunk(images).flatten(1))
         return embeddings

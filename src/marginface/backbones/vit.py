@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from marginface.backbones.blocks import Backbone, DropPath, in_weight_precision
 from marginface.errors import InputError
@@ -78,7 +77,6 @@ class ViT(Backbone):
     mask_ratio: share of the tokens dropped in training, replaced by a learned token after the last block;
         0 keeps the token but drops none; None has no such token (CVLface).
     drop_path: stochastic depth of the last block, rising from 0 at the first.
-    checkpointing: recompute the blocks in the backward pass: less memory, a third more work.
     """
 
     def __init__(
@@ -91,13 +89,11 @@ class ViT(Backbone):
         patch_size: int = 9,
         mask_ratio: float | None = 0.1,
         drop_path: float = 0.1,
-        checkpointing: bool = False,
     ) -> None:
         super().__init__(num_features)
         if dim % heads:
             raise InputError(f"heads is {heads}, which does not divide the transformer's width {dim}")
         self.mask_ratio = mask_ratio
-        self.checkpointing = checkpointing
         tokens = (self.image_size[0] // patch_size) * (self.image_size[1] // patch_size)
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dim))
         if mask_ratio is not None:
@@ -136,7 +132,7 @@ class ViT(Backbone):
 
     def _blocks(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
+            x = block(x)
         out: Tensor = self.norm(x)
         return out
 

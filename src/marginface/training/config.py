@@ -72,6 +72,8 @@ class LoopConfig:
         accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
         freeze: parts of the network that stay as they are, by the beginnings of their modules' names with commas
             between, such as stem,layer1
+        activation_checkpointing: the backward pass computes the network's blocks a second time instead of keeping what
+            they computed: less memory, a third more arithmetic, the same result
         freeze_norms: batch norms keep the statistics they have; for fine-tuning with few images
         patience: stop after so many evaluations in a row without a better mean accuracy, and keep the best model;
             0 = off
@@ -92,6 +94,7 @@ class LoopConfig:
     freeze: str = ""
     freeze_norms: bool = False
     patience: int = 0
+    activation_checkpointing: bool = False
     refit: float = 0.0
 
     def __post_init__(self) -> None:

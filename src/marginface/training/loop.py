@@ -13,7 +13,9 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
+from marginface.backbones import Backbone
 from marginface.backbones.preprocess import normalise
+from marginface.backbones.recomputing import recompute_blocks
 from marginface.embedder import Embedder, Preprocessing
 from marginface.errors import InputError, Stopped
 from marginface.evaluate import measure, open_benchmark
@@ -72,6 +74,8 @@ class Trainer:
             self.embedder.backbone = backbone = with_shared_norms(backbone, device)
         self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
 
+        if config.train.activation_checkpointing:
+            recompute_blocks(cast(Backbone, backbone))
     @property
     def model(self) -> Embedder:
         """What is evaluated and exported: the averaged weights where there are any."""
