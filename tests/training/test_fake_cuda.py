@@ -44,7 +44,7 @@ class SilentPulse:
         assert gradient_norm.is_cuda
 
     def receive(self) -> News:
-        return News(1.0, 1.0, 0, 0, 0)
+        return News(1.0, 1.0, 0, 0, 0, 0)
 
 
 def trainer_for(case: str, people: Path) -> Trainer:

@@ -66,14 +66,16 @@ class LoopConfig:
         keep_models: keep the model of every evaluation in checkpoints/step-N, for evaluate --all-checkpoints
         checkpoint_every: steps between checkpoints to resume from; 0 = only at the end
         keep_checkpoints: so many of the last ones stay; with 2, a damaged one has one before it
+        async_checkpoints: write them while the next steps are computed, from a copy in the host's memory, instead of
+            letting all processes wait
         skip_steps: so many steps whose gradient is not finite are left out before the run stops
         logger: where the rows of metrics.csv go besides TensorBoard: wandb is Weights & Biases
         profile: so many steps are watched by torch.profiler and written to trace.json, for Perfetto; 0 = off
         accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
-        freeze: parts of the network that stay as they are, by the beginnings of their modules' names with commas
-            between, such as stem,layer1
         activation_checkpointing: the backward pass computes the network's blocks a second time instead of keeping what
             they computed: less memory, a third more arithmetic, the same result
+        freeze: parts of the network that stay as they are, by the beginnings of their modules' names with commas
+            between, such as stem,layer1
         freeze_norms: batch norms keep the statistics they have; for fine-tuning with few images
         patience: stop after so many evaluations in a row without a better mean accuracy, and keep the best model;
             0 = off
@@ -87,14 +89,15 @@ class LoopConfig:
     keep_models: bool = False
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    async_checkpoints: bool = False
     skip_steps: int = 10
     logger: LoggerName = "tensorboard"
     profile: int = 0
     accumulate: int = 1
+    activation_checkpointing: bool = False
     freeze: str = ""
     freeze_norms: bool = False
     patience: int = 0
-    activation_checkpointing: bool = False
     refit: float = 0.0
 
     def __post_init__(self) -> None:

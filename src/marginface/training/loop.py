@@ -30,8 +30,9 @@ from marginface.training.monitor import Monitor
 from marginface.training.optim import WeightAverage, create_optimizer, gradient_norm, learning_rate, step_if_finite
 from marginface.training.pulse import News, Pulse
 from marginface.training.run import Run
+from marginface.training.saving import Saver
 from marginface.training.signals import StopFlag, stop_flag
-from marginface.weights.state import SavedState, forget_states, list_states, write_state
+from marginface.weights.state import SavedState, list_states
 
 
 class Trainer:
@@ -52,10 +53,11 @@ class Trainer:
         self.backbone, self.optimizer = fabric.setup(trained, optimizer)
         self.step, self.best, self.since_best = 0, -math.inf, 0
         self.saved, self.skipped, self.unreadable = -1, 0, 0
+        self.saver = Saver(config.train.keep_checkpoints, config.train.async_checkpoints, config.trainer.timeout)
         self.pulse, self.stop = Pulse(fabric.device), StopFlag()
         self.gradient_norm = torch.zeros((), device=fabric.device)
         self.batch = self.last_batch = Batch(*(np.empty(0, np.int64),) * 3, {})
-        self.news = News(0.0, 0.0, 0, 0, 0)
+        self.news = News(0.0, 0.0, 0, 0, 0, 0)
 
     def _create(self, start: Embedder | None) -> None:
         config, device = self.config, self.fabric.device
@@ -72,10 +74,10 @@ class Trainer:
         backbone.to(memory_format=torch.channels_last)
         if config.trainer.sync_batch_norm:
             self.embedder.backbone = backbone = with_shared_norms(backbone, device)
-        self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
-
         if config.train.activation_checkpointing:
             recompute_blocks(cast(Backbone, backbone))
+        self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
+
     @property
     def model(self) -> Embedder:
         """What is evaluated and exported: the averaged weights where there are any."""
@@ -127,7 +129,7 @@ class Trainer:
             active=self.fabric.is_global_zero,
         )
         batches = self.loader.start(self.step)
-        with monitor, stop_flag() as self.stop:
+        with monitor, stop_flag() as self.stop, self.saver:
             if self.config.init_from and self.step == 0:
                 monitor.evaluated(0, self.evaluate(run))
             while self.step < self.total_steps and not self.exhausted:
@@ -141,7 +143,7 @@ class Trainer:
                 if train.eval_every and self.step % train.eval_every == 0 and self.step < self.total_steps:
                     monitor.evaluated(self.step, self.evaluate(run))
                 if train.checkpoint_every and self.step % train.checkpoint_every == 0 and self.step < self.total_steps:
-                    self.checkpoint(run)
+                    self.checkpoint(run, wait=False)
                 self._heed(run)
             batches.close()
             self._stop_if(run, max(together(lambda: self.stop.number)))
@@ -205,7 +207,7 @@ class Trainer:
 
     def _send(self, loss: Tensor) -> None:
         asked = self.stop.number
-        counts = (asked == signal.SIGINT, asked == signal.SIGTERM, len(self.batch.unreadable))
+        counts = (asked == signal.SIGINT, asked == signal.SIGTERM, len(self.batch.unreadable), self.saver.failed)
         self.pulse.send(loss, self.gradient_norm, *map(int, counts))
 
     def _update(self) -> None:
@@ -223,8 +225,10 @@ class Trainer:
         step_if_finite(self.optimizer, norm)
 
     def _heed(self, run: Run) -> None:
-        """What became known in this step, on all processes alike: gradients that were not finite, and signals."""
+        """What became known in this step, on all processes alike: gradients not finite, signals, a full disk."""
         news = self.news
+        if news.failed_saves:
+            self.saver.wait()
         self.unreadable += news.unreadable
         if not math.isfinite(news.gradient_norm):
             self.skipped += 1
@@ -305,22 +309,22 @@ class Trainer:
         by_first(keep)
         return scores if self.fabric.is_global_zero else {}
 
-    def checkpoint(self, run: Run) -> None:
-        """Saves all that is needed to go on exactly, with any number of processes."""
-        if self.saved == self.step:
-            return
-        self.learner.share_buffers()
-        facts = {
-            "step": self.step,
-            "best": self.best,
-            "since_best": self.since_best,
-            "average_updates": self.average.updates if self.average else 0,
-            "precision": self.fabric.strategy.precision.state_dict(),
-            "model": self.model.description(),
-        }
-        write_state(run.state_of(self.step), self.learner.tensors(), facts)
-        self.saved = self.step
-        by_first(lambda: forget_states(run.checkpoints, self.step, self.config.train.keep_checkpoints))
+    def checkpoint(self, run: Run, wait: bool = True) -> None:
+        """Saves all that is needed to go on exactly, with any number of processes. wait: until the disk has it."""
+        if self.saved != self.step:
+            self.learner.share_buffers()
+            facts = {
+                "step": self.step,
+                "best": self.best,
+                "since_best": self.since_best,
+                "average_updates": self.average.updates if self.average else 0,
+                "precision": self.fabric.strategy.precision.state_dict(),
+                "model": self.model.description(),
+            }
+            self.saver.save(run.state_of(self.step), self.learner.tensors(), facts)
+            self.saved = self.step
+        if wait:
+            self.saver.wait()
 
     def resume(self, run: Run) -> bool:
         """Takes up the last checkpoint that is whole; False where none was written yet. Any number of processes.

@@ -13,7 +13,7 @@ class News(NamedTuple):
     """Of one step, the same on all processes.
 
     loss: of this step; gradient_norm: of the step before. interrupts, terminations: how many processes were asked to
-    stop by SIGINT and SIGTERM; unreadable: images left out.
+    stop by SIGINT and SIGTERM; unreadable: images left out. failed_saves: how many processes know of one.
     """
 
     loss: float
@@ -21,23 +21,24 @@ class News(NamedTuple):
     interrupts: int
     terminations: int
     unreadable: int
+    failed_saves: int
 
 
 class Pulse:
     """Sent before the backward pass, received when that is queued: while the host waits, the device computes.
 
-    Over several processes it is one sum of five numbers a step.
+    Over several processes it is one sum of six numbers a step.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.size = device, rank_and_size()[1]
-        self._host = torch.zeros(5)
+        self._host = torch.zeros(6)
         if device.type == "cuda":
             self._host = self._host.pin_memory()
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def send(self, loss: Tensor, gradient_norm: Tensor, *counts: int) -> None:
-        """counts: interrupts, terminations, unreadable of this process."""
+        """counts: interrupts, terminations, unreadable, failed saves of this process."""
         mine = torch.tensor(counts, dtype=torch.float32)
         if self.device.type == "cuda":
             mine = mine.pin_memory().to(self.device, non_blocking=True)

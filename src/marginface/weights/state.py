@@ -87,9 +87,8 @@ class SavedState:
     def read(self, tensors: dict[str, Tensor | Part]) -> None:
         """Fills tensors and parts in place. Called by every process, each with the parts it wants."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that there is one process only
-                load_parts(tensors, storage_reader=_Reader(self.folder), planner=ReadParts())
+            _hide_that_it_is_one_process()
+            load_parts(tensors, storage_reader=_Reader(self.folder), planner=ReadParts())
         except CheckpointException as error:
             raise InputError(f"{self.folder} cannot be read: {_first(error)}") from error
 
@@ -160,12 +159,16 @@ class _Writer(FileSystemWriter):
 
 def _save(folder: Path, tensors: Mapping[str, Tensor | Part], group: dist.ProcessGroup | None) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is one process only
-            planner = WriteParts(*rank_and_size(group))
-            save_parts(dict(tensors), storage_writer=_Writer(folder), planner=planner, process_group=group)
+        _hide_that_it_is_one_process()
+        planner = WriteParts(*rank_and_size(group))
+        save_parts(dict(tensors), storage_writer=_Writer(folder), planner=planner, process_group=group)
     except CheckpointException as error:
         raise _first(error) from error
+
+
+def _hide_that_it_is_one_process() -> None:
+    """Not by `catch_warnings`, which belongs to the whole process: states are also written by a thread."""
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")
 
 
 def _first(error: CheckpointException) -> OSError | InputError:
