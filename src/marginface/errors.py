@@ -11,8 +11,11 @@ class Stopped(Exception):
     """Long work was asked to stop and has saved itself; `exit_code` is the shell's 128 + signal."""
 
     def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(number, message)
         self.number, self.exit_code = number, 128 + number
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class PeerLost(Stopped):
@@ -21,3 +24,6 @@ class PeerLost(Stopped):
     def __init__(self, message: str) -> None:
         super().__init__(0, message)
         self.exit_code = 75
+
+    def __reduce__(self) -> tuple[type["PeerLost"], tuple[str]]:
+        return type(self), (str(self),)

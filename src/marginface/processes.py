@@ -1,13 +1,16 @@
 """Several processes of one run agree: all go on, or all stop for the same reason. For training and evaluation."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar, cast
 
+import torch
 import torch.distributed as dist
 
-from marginface.errors import InputError, PeerLost
+from marginface.errors import InputError, PeerLost, Stopped
 
 T = TypeVar("T")
 
@@ -25,19 +28,22 @@ def rank_and_size(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
 def together(work: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
     """Every process does its `work`; all get the results of all, or all raise the error of the first that failed.
 
-    Only OSError and InputError are shared: anything else is a fault of the program. All processes must call this.
+    Only OSError, InputError and Stopped are shared: anything else is a fault of the program. All processes must call
+    this.
     """
     rank, size = rank_and_size(group)
     if size == 1:
         return [work()]
-    mine: tuple[T | None, OSError | InputError | None]
+    mine: tuple[T | None, OSError | InputError | Stopped | None]
     try:
         mine = work(), None
-    except (OSError, InputError) as error:
+    except (OSError, InputError, Stopped) as error:
         mine = None, error
-    found: list[tuple[T | None, OSError | InputError | None]] = [mine] * size
+    found: list[tuple[T | None, OSError | InputError | Stopped | None]] = [mine] * size
     dist.all_gather_object(found, mine, group=group)
     for number, (_, failure) in enumerate(found):
+        if isinstance(failure, Stopped):
+            raise failure
         if failure is not None:
             refusal = failure if isinstance(failure, InputError) else InputError(str(failure))
             refusal.elsewhere = number != rank
@@ -49,6 +55,13 @@ def by_first(work: Callable[[], T], group: dist.ProcessGroup | None = None) -> T
     """The first process works; all get its result or its error."""
     first = rank_and_size(group)[0] == 0
     return cast(T, together(lambda: work() if first else None, group)[0])
+
+
+def each(work: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
+    """Every process does its `work` and keeps what it found; where one of them failed, all raise that error."""
+    kept: list[T] = []
+    together(lambda: kept.append(work()), group)
+    return kept[0]
 
 
 def alike(error: InputError) -> InputError:
@@ -67,3 +80,48 @@ def peers_watched(timeout: float) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         raise PeerLost(f"another process of this run ended, or did not answer for {timeout:g} s ({reason})") from error
+
+
+def meet(backend: str, timeout: float) -> None:
+    """Makes one group of the processes that torchrun started. timeout: seconds.
+
+    torchrun keeps one store for all its attempts, and in it the addresses of the dead, which their successors would
+    wait for: what one attempt writes must not be read by another.
+    """
+    environment, wait, store = os.environ, timedelta(seconds=timeout), None
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") == str(True):
+        address = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+        shared = dist.TCPStore(*address, is_master=False, timeout=wait)
+        store = dist.PrefixStore(f"attempt-{environment['TORCHELASTIC_RESTART_COUNT']}", shared)
+    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
+
+
+@contextmanager
+def one_speaks(silent: int | None = None) -> Iterator[None]:
+    """Within, what ends all processes is said by one; the others end with the same exit code, or with `silent`."""
+    try:
+        yield
+    except PeerLost:  # whoever could say it may be gone
+        raise
+    except InputError as error:
+        if error.elsewhere:
+            raise SystemExit(2 if silent is None else silent) from error
+        raise
+    except Stopped as stopped:
+        if rank_and_size()[0] > 0:
+            raise SystemExit(stopped.exit_code if silent is None else silent) from None
+        raise
+
+
+@contextmanager
+def of_torchrun(timeout: float = 1800.0) -> Iterator[None]:
+    """Within, the processes of torchrun, if it started any, are one group, each with a GPU of its own if there are."""
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    meet("gloo", timeout)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    with one_speaks(), peers_watched(timeout):
+        yield

@@ -152,7 +152,6 @@ def test_one_of_three_is_killed(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="torchrun's store keeps the addresses of the dead processes, and gloo waits for them")
 def test_torchrun_starts_again_by_itself(runs: Runs) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "--max-restarts=1"]
     words = runs.words("elastic", f"--train.epochs={400 / STEPS_PER_EPOCH}", "--trainer.timeout=300")

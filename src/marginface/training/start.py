@@ -14,7 +14,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 
 from marginface.errors import InputError, PeerLost, Stopped
-from marginface.processes import by_first, peers_watched
+from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
 from marginface.training.finish import finish
@@ -35,24 +35,17 @@ def start_training(config: Config, *, resume: str, numbered: bool, command: str,
     numbered = numbered and resume != "auto" and not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     fabric = launch(config.trainer)
     console.quiet = not fabric.is_global_zero
-    try:
-        with peers_watched(config.trainer.timeout):
-            _train(config, fabric, resume, numbered, command, console)
-    except InputError as error:
-        if error.elsewhere:
-            raise SystemExit(0 if _is_child(fabric) else 2) from error
-        raise
-    except Stopped as stopped:
-        if _is_child(fabric) and not isinstance(stopped, PeerLost):
-            raise SystemExit(0) from None
-        raise
+    with one_speaks(0 if _is_child(fabric) else None), peers_watched(config.trainer.timeout):
+        _train(config, fabric, resume, numbered, command, console)
 
 
 def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command: str, console: Console) -> None:
-    run = by_first(lambda: _existing(config, resume))
+    again = max(together(_restarts)) > 0  # the nodes of torchrun count each for itself
+    run = by_first(lambda: _existing(config, resume, again))
     start = None
     if config.init_from:
-        start = load_start(run.start if run else config.init_from)
+        source = run.start if run else config.init_from
+        start = each(lambda: load_start(source))
         config = replace(config, model=start.config, data=replace(config.data, size=start.preprocessing.size))
     with ExitStack() as held:
         if run:
@@ -95,8 +88,15 @@ def launch(config: TrainerConfig) -> Fabric:
         raise InputError(
             f"trainer.accelerator {config.accelerator} with {devices} devices is not to be had here: {error}"
         ) from error
+    if several and _restarts():  # else Fabric does it
+        meet("nccl" if fabric.device.type == "cuda" else "gloo", config.timeout)
     fabric.launch()
     return fabric
+
+
+def _restarts() -> int:
+    """How often torchrun has started this process again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def _is_child(fabric: Fabric) -> bool:
@@ -104,9 +104,8 @@ def _is_child(fabric: Fabric) -> bool:
     return not fabric.is_global_zero and not torch.distributed.is_torchelastic_launched()
 
 
-def _existing(config: Config, resume: str) -> Run | None:
+def _existing(config: Config, resume: str, restarted: bool) -> Run | None:
     """The run to go on with. A job that torchrun or a scheduler starts again goes on with its own."""
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if resume == "auto" or (restarted and not resume):
         run = Run(Path(config.output) / (config.name or "run"))
         return run if run.config.is_file() else None
