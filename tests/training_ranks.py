@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from marginface import cli
-from marginface.evaluate.embeddings import embed_images
+from marginface.evaluate.embeddings import both_passes, embed_images
 from marginface.loading import loader
 from marginface.training.config import Config
 from marginface.training.loop import Trainer
@@ -115,8 +115,8 @@ def curves(rank: int, people: Path, folder: Path, size: int) -> None:
         found[f"weights-{name}"] = {key: value.clone() for key, value in trainer.embedder.backbone.state_dict().items()}
     trainer = Trainer(configure(people, **{"data.val": [str(people)]}), fabric, console)
     images = trainer.benchmarks[0].images
-    alone, shared = (embed_images(trainer.model, images, shared=shared) for shared in (False, True))
-    assert np.array_equal(alone.fused, shared.fused)
+    alone = both_passes(trainer.model, images.chunks(112), flip=True)
+    assert np.array_equal(np.concatenate([part for part, _ in alone]), embed_images(trainer.model, images).original)
     broken(people, folder / "broken", trainer)
     if rank == 0:
         torch.save(found, folder / f"{size}.pt")

@@ -1,7 +1,6 @@
 """Embeddings on disk: the same as in memory, whole after any interruption, and never somebody else's."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def test_the_same_as_in_memory(model: Embedder, faces: Images, tmp_path: Path) -
     np.testing.assert_array_equal(found.original, expected.original)
     np.testing.assert_array_equal(found.flipped, expected.flipped)
     assert seen == [(4, 15), (8, 15), (12, 15), (15, 15)]
-    assert sorted(path.name for path in folder.iterdir()) == ["flipped.f32", "original.f32", "progress.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["done", "flipped.f32", "original.f32"]
     assert found.xnorm == pytest.approx(np.mean(np.linalg.norm([expected.original, expected.flipped], axis=2)))
 
 
@@ -74,21 +73,35 @@ def test_an_interruption_changes_nothing(
 def test_killed_between_rows_and_mark(model: Embedder, faces: Images, tmp_path: Path) -> None:
     whole, folder = embed_to_disk(model, faces, tmp_path / "a")
     expected = np.array(whole.fused)
-    (folder / "progress.json").write_text('{"done": 8}\n')
+    (folder / "done").write_bytes(b"\1\1\0\0")
     rows = np.memmap(folder / "original.f32", np.float32, "r+", shape=(15, 16))
     rows[8:] = 7
     rows.flush()
     np.testing.assert_array_equal(embed_to_disk(model, faces, tmp_path / "a")[0].fused, expected)
 
 
-@pytest.mark.parametrize("mark", ["", "{}", '{"done": 99}', '{"done": "x"}', "[]"])
-def test_a_damaged_mark_or_file_starts_anew(model: Embedder, faces: Images, tmp_path: Path, mark: str) -> None:
+@pytest.mark.parametrize("mark", [b"", b"\1\1\1\1", b"\1" * 5, b"xxxx"])
+def test_a_damaged_mark_or_file_starts_anew(model: Embedder, faces: Images, tmp_path: Path, mark: bytes) -> None:
     whole, folder = embed_to_disk(model, faces, tmp_path / "a")
     expected = np.array(whole.fused)
-    (folder / "progress.json").write_text(mark)
+    (folder / "done").write_bytes(mark)
     (folder / "flipped.f32").write_bytes(b"short")
     np.testing.assert_array_equal(embed_to_disk(model, faces, tmp_path / "a")[0].fused, expected)
-    assert json.loads((folder / "progress.json").read_text())["done"] == 15
+    assert (folder / "done").read_bytes() == b"\1\1\1\1"
+
+
+@pytest.mark.parametrize(("rank", "marks"), [(0, b"\1\0\1\0"), (1, b"\0\1\0\1")])
+def test_one_process_goes_on_where_one_of_two_stopped(
+    model: Embedder, faces: Images, tmp_path: Path, rank: int, marks: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "rank_and_size", lambda: (rank, 2))
+        _, folder = embed_to_disk(model, faces, tmp_path, progress=lambda done, total: seen.append(done))
+    assert (folder / "done").read_bytes() == marks
+    assert seen == [8, 15 - rank]
+    found, _ = embed_to_disk(model, faces, tmp_path)
+    np.testing.assert_array_equal(found.fused, embed_images(model, faces).fused)
 
 
 def test_everything_that_matters_has_a_folder_of_its_own(model: Embedder, faces: Images, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -21,6 +22,7 @@ from marginface.evaluate.measure import pixels, untrained
 from marginface.evaluate.publish import split_results, write_roc
 from marginface.evaluate.saved import find_models
 from marginface.evaluate.store import embed_to_disk, scratch_folder
+from marginface.processes import by_first, each, of_torchrun, rank_and_size
 from marginface.protocols.degrade import open_degrade
 from marginface.protocols.ijb import identification_table, tpr_table
 from marginface.protocols.ijb_meta import GALLERIES
@@ -52,22 +54,41 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, command: str) -> None:
+    with of_torchrun():
+        _evaluate(options, command)
+
+
+def _evaluate(options: Namespace, command: str) -> None:
+    """Of several processes all embed, and the first does the rest."""
+    models, questions, benchmarks = each(lambda: _opened(options))
+    scratch = Path(options.scratch) if options.scratch else scratch_folder()
+    judged, used = Judgement(), []
+    for benchmark in benchmarks:
+        for name, embedded, folder in _rows(options, models, benchmark, scratch):
+            by_first(partial(_judge, benchmark, name, embedded, questions, judged))
+            used += [folder] if folder else []
+    by_first(lambda: _publish(options, command, benchmarks, judged))
+    if rank_and_size()[0] == 0:
+        for folder in used:  # only now: an evaluation stopped before this goes on from them
+            shutil.rmtree(folder, ignore_errors=True)
+        _print(judged)
+
+
+def _opened(options: Namespace) -> tuple[list[str], Questions, list[Benchmark]]:
+    """All that can be refused before any work: names of the models, what is asked, and about what."""
     models = _models(options)
     attributes = Attributes(options.csv) if options.csv else None
     questions = Questions(options.by, options.reject, options.reject_fmr, attributes, options.magface)
     for spec in options.degrade:
-        open_degrade(spec)  # before any work
-    benchmarks = open_benchmarks(options.benchmark, options.resize)
-    scratch = Path(options.scratch) if options.scratch else scratch_folder()
-    judged, used = Judgement(), []
-    for benchmark in benchmarks:
-        for name, embeddings, folder in _rows(options, models, benchmark, scratch):
-            judge(benchmark.score(embeddings, name), embeddings, questions, judged)
-            used += [folder] if folder else []
-    _publish(options, command, benchmarks, judged)
-    for folder in used:  # only now: an evaluation stopped before this goes on from them
-        shutil.rmtree(folder, ignore_errors=True)
-    _print(judged)
+        open_degrade(spec)
+    return models, questions, open_benchmarks(options.benchmark, options.resize)
+
+
+def _judge(
+    benchmark: Benchmark, name: str, embedded: Callable[[], Embeddings], questions: Questions, judged: Judgement
+) -> None:
+    embeddings = embedded()
+    judge(benchmark.score(embeddings, name), embeddings, questions, judged)
 
 
 def _models(options: Namespace) -> list[str]:
@@ -84,30 +105,31 @@ def _models(options: Namespace) -> list[str]:
 
 def _rows(
     options: Namespace, models: list[str], benchmark: Benchmark, scratch: Path
-) -> Iterator[tuple[str, Embeddings, Path | None]]:
+) -> Iterator[tuple[str, Callable[[], Embeddings], Path | None]]:
     """(row's name, embeddings, folder they lie in) in the order of the table: the model under study last."""
     if not models:
-        yield options.embeddings, EmbeddingsFile(options.embeddings).of(benchmark.images), None
+        yield options.embeddings, lambda: EmbeddingsFile(options.embeddings).of(benchmark.images), None
         return
-    benchmark.images.check()
-    loaded = load_model(models[-1])
+    by_first(benchmark.images.check)
+    loaded = each(lambda: load_model(models[-1]))
     if options.baselines:
-        yield "pixels", pixels(benchmark.images, loaded.preprocessing.size), None
+        yield "pixels", lambda: pixels(benchmark.images, loaded.preprocessing.size), None
         yield "untrained network", *_embed(untrained(loaded), benchmark, "", options, scratch)
     for name in models:
-        model = load_model(name)
+        model = each(partial(load_model, name))
         for spec in (*options.degrade, ""):
             yield f"{name} {spec}".strip(), *_embed(model, benchmark, spec, options, scratch)
 
 
 def _embed(
     model: Embedder, benchmark: Benchmark, spec: str, options: Namespace, scratch: Path
-) -> tuple[Embeddings, Path]:
+) -> tuple[Callable[[], Embeddings], Path]:
     """The benchmark's images, degraded as `spec` says; goes on where an earlier call was stopped."""
     degrade = open_degrade(spec) if spec else None
     images = dataclasses.replace(benchmark.images, degrade=degrade)
     with progress_bar(f"{benchmark.name} {spec}".strip(), "the same command goes on from there") as progress:
-        return embed_to_disk(model, images, scratch, flip=options.flip, way=spec, progress=progress)
+        found, folder = embed_to_disk(model, images, scratch, flip=options.flip, way=spec, progress=progress)
+    return lambda: found, folder
 
 
 def _publish(options: Namespace, command: str, benchmarks: list[Benchmark], judged: Judgement) -> None:

@@ -3,14 +3,13 @@
 from marginface.evaluate.benchmark import Benchmark, Result
 from marginface.evaluate.folder import embed_folder
 from marginface.evaluate.kinds import UNDERSTOOD, open_benchmark, open_benchmarks
-from marginface.evaluate.measure import baselines, measure
+from marginface.evaluate.measure import measure
 from marginface.evaluate.publish import publish
 
 __all__ = [
     "UNDERSTOOD",
     "Benchmark",
     "Result",
-    "baselines",
     "embed_folder",
     "measure",
     "open_benchmark",

@@ -57,27 +57,24 @@ def both_passes(
         yield original, flipped
 
 
-def embed_images(
-    model: Embedder, images: Images, flip: bool = True, progress: Progress | None = None, shared: bool = False
-) -> Embeddings:
+def embed_images(model: Embedder, images: Images, flip: bool = True, progress: Progress | None = None) -> Embeddings:
     """Everything in memory; `store.embed_to_disk` is for large sets.
 
-    shared: all processes of the run call this, each embeds its share, and all get the whole.
+    All processes of a run must call this: each embeds its share, and all get the whole.
     """
-    rank, size = rank_and_size() if shared else (0, 1)
+    rank, size = rank_and_size()
 
     def own() -> list[tuple[np.ndarray, np.ndarray | None]]:
+        chunks = images.chunks(model.preprocessing.size, images.parts[rank::size])
         parts: list[tuple[np.ndarray, np.ndarray | None]] = []
-        done = 0
-        for part in both_passes(model, images.chunks(model.preprocessing.size, rank=rank, size=size), flip):
+        for part in both_passes(model, chunks, flip):
             parts.append(part)
-            done += len(part[0])
             if progress:
-                progress(done, len(images))
+                progress(min(size * sum(len(own) for own, _ in parts), len(images)), len(images))
         return parts
 
     # chunk i is made by process i % size, so that its company, and with it every last bit, is the same for any size
-    shares = together(own) if size > 1 else [own()]
+    shares = together(own)
     parts = [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]
     original = np.concatenate([part[0] for part in parts])
     mirrored = [part[1] for part in parts if part[1] is not None]

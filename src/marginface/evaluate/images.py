@@ -58,14 +58,17 @@ class Images:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def chunks(self, side: int, start: int = 0, rank: int = 0, size: int = 1) -> Iterator[np.ndarray]:
-        """RGB uint8 (n, side, side, 3) from position `start` on, CHUNK at most at once, the next read meanwhile.
+    @property
+    def parts(self) -> list[range]:
+        """The positions of each chunk, CHUNK at most."""
+        return [range(low, min(low + CHUNK, len(self))) for low in range(0, len(self), CHUNK)]
 
-        Of `size` processes each takes every `size`-th chunk.
+    def chunks(self, side: int, parts: Sequence[range] | None = None) -> Iterator[np.ndarray]:
+        """RGB uint8 (n, side, side, 3) of these parts, or of all, the next read meanwhile.
 
         Raises InputError naming the images that cannot be read: a benchmark without them is another one.
         """
-        parts = [range(low, min(low + CHUNK, len(self))) for low in range(start, len(self), CHUNK)][rank::size]
+        parts = self.parts if parts is None else parts
         with ThreadPoolExecutor(1) as pool:
             waiting = [pool.submit(self.take, part, side) for part in parts[:1]]
             for number in range(len(parts)):

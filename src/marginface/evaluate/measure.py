@@ -5,8 +5,8 @@ import torch
 
 from marginface.embedder import Embedder
 from marginface.errors import InputError
-from marginface.evaluate.benchmark import Benchmark, Result
-from marginface.evaluate.embeddings import Embeddings, embed_images
+from marginface.evaluate.benchmark import Benchmark
+from marginface.evaluate.embeddings import Embeddings, Progress, embed_images
 from marginface.evaluate.images import Images
 from marginface.metrics.result import VerificationResult
 
@@ -21,23 +21,22 @@ def measure(
     name: str = "model",
     flip: bool = True,
     replicates: int = 1000,
-    shared: bool = False,
+    progress: Progress | None = None,
 ) -> VerificationResult:
     """Every figure of `model` on pairs; `replicates` 0 leaves the confidence intervals out.
 
-    shared: all processes of a run call this, and each embeds a share of the images.
+    All processes of a run must call this; each embeds a share of the images.
     Raises InputError for benchmarks that are a search.
     """
-    return _of_pairs(benchmark.score(embed_images(model, benchmark.images, flip, shared=shared), name, replicates))
+    return score_pairs(benchmark, embed_images(model, benchmark.images, flip, progress), name, replicates)
 
 
-def baselines(benchmark: Benchmark, model: Embedder, seed: int = 0) -> list[VerificationResult]:
-    """What a model must be compared with: raw pixels, and the same network with fresh weights."""
-    fresh = untrained(model, seed)
-    return [
-        _of_pairs(benchmark.score(pixels(benchmark.images, model.preprocessing.size), "pixels")),
-        measure(benchmark, fresh, name="untrained network"),
-    ]
+def score_pairs(benchmark: Benchmark, embeddings: Embeddings, name: str, replicates: int = 1000) -> VerificationResult:
+    """The same of embeddings that are there."""
+    result = benchmark.score(embeddings, name, replicates)[0]
+    if not isinstance(result, VerificationResult):
+        raise InputError(f"{result.benchmark} is a search, not pairs, and has no accuracy; use marginface evaluate")
+    return result
 
 
 def pixels(images: Images, size: int) -> Embeddings:
@@ -58,9 +57,3 @@ def untrained(model: Embedder, seed: int = 0) -> Embedder:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Embedder.create(model.config, model.preprocessing).to(model.device)
-
-
-def _of_pairs(results: list[Result]) -> VerificationResult:
-    if not isinstance(results[0], VerificationResult):
-        raise InputError(f"{results[0].benchmark} is a search, not pairs, and has no accuracy; use marginface evaluate")
-    return results[0]

@@ -293,7 +293,7 @@ class Trainer:
         """
         self.learner.share_buffers()
         model = self.model
-        scores = {b.name: measure(b, model, replicates=0, shared=True).accuracy.mean for b in self.benchmarks}
+        scores = {b.name: measure(b, model, replicates=0).accuracy.mean for b in self.benchmarks}
         mean = sum(scores.values()) / len(scores) if scores else -math.inf
         self.since_best += 1
         better = mean > self.best

@@ -65,8 +65,7 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
             raise PeerLost(f"{lost}; {_go_on(run)}") from lost
         except Stopped as stopped:
             raise Stopped(stopped.number, f"{stopped}; {_go_on(run)}") from None
-        if fabric.is_global_zero:
-            finish(trainer, run, command, console)
+        finish(trainer, run, command, console)
 
 
 def launch(config: TrainerConfig) -> Fabric:
