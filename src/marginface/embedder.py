@@ -44,7 +44,8 @@ class Preprocessing:
     Args:
         size: height in pixels, and width where `width` is None
         width: of networks that are not square, such as sphere20's 112x96
-        mean, std: the input is (x - mean) / std on 0..255, RGB
+        mean: of the input, (x - mean) / std with x in 0..255, RGB
+        std: of the same
         flip: the embedding of the mirror image is "add"ed, "concat"enated behind, or "none"
         quality: "norm" where the length of an embedding tells the image's quality
     """
@@ -71,9 +72,10 @@ class Preprocessing:
 class Embedder:
     """A backbone with everything needed to use it: preprocessing, flip fusion, and notes about its origin.
 
-    >>> model = Embedder.create(ModelConfig("iresnet18"))
-    >>> model.embed(np.zeros((2, 112, 112, 3), np.uint8)).shape
-    (2, 512)
+    Examples:
+        >>> model = Embedder.create(ModelConfig("iresnet18"))
+        >>> model.embed(np.zeros((2, 112, 112, 3), np.uint8)).shape
+        (2, 512)
     """
 
     def __init__(
@@ -223,16 +225,26 @@ class Embedder:
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder} holds no {CONFIG}: give the folder of a model, such as runs/quickstart/model")
         try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            model = ModelConfig(**config["model"])
-            constants = {key: value for key, value in config["preprocessing"].items() if key != "colour"}
-            preprocessing = Preprocessing(**constants)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        except ValueError as error:
             raise InputError(f"{folder / CONFIG} is not a marginface model description: {error}") from error
-        embedder = cls.create(model, preprocessing)
-        embedder.notes = config.get("notes", {})
-        load_weights(embedder.backbone, folder / WEIGHTS, model.backbone)
+        embedder = cls.from_description(description, folder / CONFIG)
+        load_weights(embedder.backbone, folder / WEIGHTS, embedder.config.backbone)
         return embedder.to(device)
+
+    @classmethod
+    def from_description(cls, description: Any, name: str | Path) -> "Embedder":
+        """What `description` describes, with random weights. Raises InputError, naming `name`, where it is none."""
+        try:
+            model = ModelConfig(**description["model"])
+            constants = {key: value for key, value in description["preprocessing"].items() if key != "colour"}
+            preprocessing = Preprocessing(**constants)
+            notes = dict(description.get("notes", {}))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{name} is not a marginface model description: {error}") from error
+        embedder = cls.create(model, preprocessing)
+        embedder.notes = notes
+        return embedder
 
 
 def load_weights(backbone: nn.Module, file: Path, name: str) -> None:

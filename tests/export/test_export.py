@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import marginface
 from marginface.embedder import Embedder, ModelConfig, Preprocessing, unit
 from marginface.errors import InputError
 from marginface.export import Int8, export
@@ -194,7 +195,7 @@ def test_parity_sees_one_wrong_number(model: Embedder) -> None:
         ("torchscript", {}, "not a format; choose onnx, openvino, pt2"),
         ("safetensors", {"pixels": True}, "holds weights only"),
         ("insightface-pth", {}, "InsightFace has no SmallBackbone"),
-        ("pt2", {"int8": Int8(np.zeros((1, 112, 112, 3), np.uint8), lambda _: 1.0)}, "--int8 goes with --to onnx"),
+        ("pt2", {"int8": Int8(np.zeros((1, 112, 112, 3), np.uint8), lambda *_: 1.0)}, "--int8 goes with --to onnx"),
     ],
 )
 def test_what_cannot_be_written_is_said(
@@ -203,6 +204,15 @@ def test_what_cannot_be_written_is_said(
     with pytest.raises(InputError, match=message):
         export(model, tmp_path / "out", to, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_exported_weights_open_as_the_model(faces: np.ndarray, tmp_path: Path) -> None:
+    """With its preprocessing, which no key shows."""
+    model = network(Preprocessing(mean=0, std=255, flip="none", quality="norm"))
+    export(model, tmp_path / "weights", "safetensors")
+    again = marginface.load(tmp_path / "weights")
+    assert (again.config, again.preprocessing) == (model.config, model.preprocessing)
+    np.testing.assert_array_equal(next(again.raw([faces])), next(model.raw([faces])))
 
 
 def test_insightface_keys(tmp_path: Path) -> None:
@@ -220,11 +230,17 @@ def test_int8_is_close_and_judged(to: str, model: Embedder, faces: np.ndarray, t
         pytest.importorskip("nncf")
     seen = []
 
-    def accuracy(tried: Embedder) -> float:
+    def accuracy(tried: Embedder, progress: Any) -> float:
         seen.append(unit(next(tried.raw([faces], flip=False))))
         return 0.95 if len(seen) % 2 else 0.9485
 
-    report = export(model, tmp_path / "out", to, int8=Int8(faces, accuracy))
+    told: dict[str, tuple[int, int]] = {}
+
+    def begin(text: str) -> Any:
+        return lambda done, total: told.update({text: (done, total)})
+
+    report = export(model, tmp_path / "out", to, int8=Int8(faces, accuracy, begin=begin))
+    assert told == {"ranges of activations": (len(faces), len(faces))}
     assert report.accuracies == pytest.approx((95, 94.85))
     assert (seen[0] * seen[1]).sum(1).min() > 0.99  # integers, but the same faces
     assert np.abs(seen[0] - seen[1]).max() > 1e-5

@@ -1,5 +1,6 @@
 """`marginface export`: a model for other runtimes, compared with the original before it is written."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
+from marginface.commands.progress import Report, progress_bars
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import measure, open_benchmark
-from marginface.export import FORMATS, Int8, Report, export
+from marginface.export import FORMATS, Int8, export
+from marginface.export import Report as Exported
 from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader
 from marginface.weights import load
@@ -33,20 +36,21 @@ def options(parser: ArgumentParser) -> None:
 def run(options: Namespace, command: str) -> None:
     model = load(options.model)
     results = read_figures(options.evaluation) if options.evaluation else find_figures(options.model)
-    report = export(
-        model,
-        options.output,
-        options.to,
-        pixels=options.pixels,
-        unit=options.unit,
-        name=Path(options.model).name,
-        results=results,
-        int8=_int8(options, model) if options.int8 else None,
-    )
+    with progress_bars("nothing was written; the same command begins anew") as begin:
+        report = export(
+            model,
+            options.output,
+            options.to,
+            pixels=options.pixels,
+            unit=options.unit,
+            name=Path(options.model).name,
+            results=results,
+            int8=_int8(options, model, begin) if options.int8 else None,
+        )
     _print(Console(), model, report, options.output)
 
 
-def _int8(options: Namespace, model: Embedder) -> Int8:
+def _int8(options: Namespace, model: Embedder, begin: Callable[[str], Report]) -> Int8:
     if not options.benchmark:
         raise InputError("--int8 is judged on a benchmark: give --benchmark, such as pairs:FOLDER or lfw.bin")
     benchmark = open_benchmark(options.benchmark)
@@ -57,10 +61,14 @@ def _int8(options: Namespace, model: Embedder) -> Int8:
     faces = np.delete(images, list(failures), axis=0)
     if not len(faces):
         raise InputError(f"{options.int8}: none of its images can be read; give a set of aligned faces")
-    return Int8(faces, lambda tried: measure(benchmark, tried, replicates=0).accuracy.mean, options.max_drop)
+
+    def accuracy(tried: Embedder, progress: Report) -> float:
+        return measure(benchmark, tried, replicates=0, progress=progress).accuracy.mean
+
+    return Int8(faces, accuracy, options.max_drop, begin)
 
 
-def _print(console: Console, model: Embedder, report: Report, output: str) -> None:
+def _print(console: Console, model: Embedder, report: Exported, output: str) -> None:
     table = Table("compared on", "images", "largest difference", "smallest cosine", box=None, pad_edge=False)
     for row in report.parity:
         table.add_row(row.images, str(row.count), f"{row.difference:.1e}", f"{row.cosine:.7f}")

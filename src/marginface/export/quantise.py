@@ -1,7 +1,7 @@
 """Eight-bit integers after training: ranges of the activations are read off real faces."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from marginface.export.deployed import Interface
 from marginface.export.extras import library
 
 CALIBRATION_BATCH = 8
+Progress = Callable[[int, int], None]  # told how many of how many images have been seen
 
 
 def calibration(model: Embedder, images: np.ndarray, interface: Interface) -> list[np.ndarray]:
@@ -26,7 +27,7 @@ def calibration(model: Embedder, images: np.ndarray, interface: Interface) -> li
     return batches
 
 
-def quantise_onnx(source: Path, target: Path, batches: Sequence[np.ndarray]) -> None:
+def quantise_onnx(source: Path, target: Path, batches: Sequence[np.ndarray], progress: Progress | None = None) -> None:
     """Weights per channel, activations per tensor, as QDQ nodes. The first convolution and the embedding layer stay
     float32: they see pixels and make the embedding, and are hardly any of the work."""
     quantization = library("onnxruntime.quantization", "onnx")
@@ -38,7 +39,7 @@ def quantise_onnx(source: Path, target: Path, batches: Sequence[np.ndarray]) -> 
         quantization.quantize_static(
             str(source),
             str(target),
-            _Batches(batches, graph.input[0].name),
+            _Batches(batches, graph.input[0].name, progress),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
@@ -50,25 +51,45 @@ def quantise_onnx(source: Path, target: Path, batches: Sequence[np.ndarray]) -> 
         logging.disable(logging.NOTSET)
 
 
-def quantise_openvino(xml: Path, batches: Sequence[np.ndarray]) -> Any:
+def quantise_openvino(xml: Path, batches: Sequence[np.ndarray], progress: Progress | None = None) -> Any:
     """The network of an IR with int8 weights and activations, by NNCF."""
     nncf = library("nncf", "openvino")
     network = library("openvino", "openvino").Core().read_model(xml)
     nncf.set_log_level("ERROR")
-    data = nncf.Dataset(list(batches))
+    data = nncf.Dataset(_Again(batches, progress))
     return nncf.quantize(network, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(batches))
 
 
 class _Batches:
     """What ONNX Runtime's calibration asks for."""
 
-    def __init__(self, batches: Sequence[np.ndarray], name: str) -> None:
-        self._batches, self._name = batches, name
+    def __init__(self, batches: Sequence[np.ndarray], name: str, progress: Progress | None) -> None:
+        self._batches, self._name, self._progress = batches, name, progress
         self.rewind()
 
     def rewind(self) -> None:
-        self._left: Iterator[np.ndarray] = iter(self._batches)
+        self._left: Iterator[np.ndarray] = _told(self._batches, self._progress)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._left, None)
         return None if batch is None else {self._name: batch}
+
+
+class _Again:
+    """What NNCF asks for: the batches from the beginning, as often as it likes."""
+
+    def __init__(self, batches: Sequence[np.ndarray], progress: Progress | None) -> None:
+        self._batches, self._progress = batches, progress
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return _told(self._batches, self._progress)
+
+
+def _told(batches: Sequence[np.ndarray], progress: Progress | None) -> Iterator[np.ndarray]:
+    """The batches; each counts as seen when it is asked for, as NNCF asks no more after the last."""
+    done, total = 0, sum(map(len, batches))
+    for batch in batches:
+        done += len(batch)
+        if progress:
+            progress(done, total)
+        yield batch

@@ -1,14 +1,16 @@
 """Any model as one object: our folders, published checkpoints, the Hugging Face Hub. `marginface.load`."""
 
+import json
 import os
 import re
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing
+from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing, load_weights
 from marginface.errors import InputError
 from marginface.files import replace_folder
 from marginface.weights.base import ImportedModel, State
@@ -26,7 +28,7 @@ def load(source: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     """
     path = Path(source)
     if path.is_file():
-        return to_embedder(import_checkpoint(path), path.name).to(device)
+        return (_exported(path) or to_embedder(import_checkpoint(path), path.name)).to(device)
     if path.is_dir():
         state = _unfinished(path)
         return (of_state(state) if state else Embedder.load(model_folder(path))).to(device)
@@ -48,6 +50,18 @@ def load_head(source: str | os.PathLike[str]) -> State:
     return saved_head(model_folder(path)) if path.is_dir() else {}
 
 
+def _exported(path: Path) -> Embedder | None:
+    """What `marginface export --to safetensors` wrote, which describes itself; None for any other file."""
+    try:
+        with safe_open(path, "pt") as file:
+            description = json.loads((file.metadata() or {})["description"])
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return None
+    embedder = Embedder.from_description(description, path)
+    load_weights(embedder.backbone, path, embedder.config.backbone)
+    return embedder
+
+
 def _unfinished(path: Path) -> Path | None:
     """The checkpoint to take: the folder itself, or the last one of a run that has no model yet."""
     if (path / FACTS).is_file():
@@ -60,10 +74,8 @@ def _unfinished(path: Path) -> Path | None:
 def of_state(folder: Path) -> Embedder:
     """The network in a checkpoint of a run, its averaged weights where there are any; needs no process group."""
     saved = SavedState.open(folder)
-    description = saved.facts["model"]
-    constants = {key: value for key, value in description["preprocessing"].items() if key != "colour"}
-    embedder = Embedder.create(ModelConfig(**description["model"]), Preprocessing(**constants))
-    embedder.notes = {**description["notes"], "checkpoint": folder.name}
+    embedder = Embedder.from_description(saved.facts["model"], folder / FACTS)
+    embedder.notes["checkpoint"] = folder.name
     state = embedder.backbone.state_dict()
     what = "average" if any(name.startswith("average.") for name in saved.shapes) else "backbone"
     saved.read({f"{what}.{name}": value for name, value in state.items()})
