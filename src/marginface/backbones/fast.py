@@ -18,6 +18,7 @@ COSINE = 0.9995  # to float32, of every image tried
 TRIED = 8  # images the ways are compared on
 COMPILE_FROM = 6000  # images that win back the 20 to 60 s of compiling on two cores
 RECOMPILE_FROM = 1000  # the same where an earlier run left the compiled code on the disk
+PROCESS = 256  # networks that a process may compile
 FLOAT32, BFLOAT16, COMPILED = "float32, channels last", "bfloat16, channels last", "bfloat16, compiled"
 
 
@@ -72,7 +73,9 @@ class FastPath:
         self.bfloat16(x[:1])  # makes the copy that is compiled
         compiled: Network = torch.compile(self.bfloat16, dynamic=False, options={"freezing": True})
         try:
-            agrees = agree(compiled, self.bfloat16, x)
+            # torch counts what it compiles by function, and this one is every network's of the process
+            with torch._dynamo.config.patch(cache_size_limit=PROCESS):
+                agrees = agree(compiled, self.bfloat16, x)
         except Exception:  # whatever a compiler may lack here, the plain way remains
             agrees = False
         self.compile_seconds = time.perf_counter() - start
