@@ -1,8 +1,11 @@
 """Words that the verbs about people share, and what they open. Not a verb."""
 
+from pathlib import Path
+
 from jsonargparse import ArgumentParser, Namespace
 
 from marginface.detection import UNDERSTOOD, open_detector
+from marginface.errors import InputError
 from marginface.gallery.models import FaceModel, open_model
 from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye
@@ -31,7 +34,10 @@ def open_eye(options: Namespace) -> Eye:
     return Eye(open_detector(options.detector), open_model(options.model))
 
 
-def open_gallery(options: Namespace, model: FaceModel) -> Gallery:
+def open_gallery(options: Namespace, model: FaceModel, make: bool) -> Gallery:
+    """make: where there is none; otherwise InputError, so that none comes to be by a mistyped address."""
+    if not make and "://" not in options.gallery and not Path(options.gallery).exists():
+        raise InputError(f"{options.gallery} does not exist; `marginface gallery add` makes it")
     return Gallery(Store(options.gallery), model)
 
 

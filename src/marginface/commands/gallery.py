@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -47,21 +48,19 @@ def prepared(words: Sequence[str]) -> list[str]:
 
 def run(options: Namespace, command: str) -> None:
     action = {"add": _add, "list": _list, "info": _info, "remove": _remove, "erase": _remove, "export": _export}
-    action[options.action](options, Console())
+    action[options.action](options)
 
 
-def _add(options: Namespace, console: Console) -> None:
+def _add(options: Namespace) -> None:
     photos = list(_photos(options))
     eye = open_eye(options)
-    gallery = open_gallery(options, eye.model)
-    before, left_out = len(gallery), 0
-    for reason in track(enrol(gallery, photos, eye), "enrolling", len(photos), console=Console(stderr=True)):
+    gallery = open_gallery(options, eye.model, make=True)
+    before, left_out, console = len(gallery), 0, Console(stderr=True)
+    for reason in track(enrol(gallery, photos, eye), "enrolling", len(photos), console=console):
         if reason is not None:
             left_out += 1
-            Console(stderr=True).print(f"left out: {reason}", highlight=False)
-    console.print(
-        f"{len(gallery) - before} faces added, {left_out} photographs left out; {_summary(gallery)}", highlight=False
-    )
+            console.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
+    print(f"{len(gallery) - before} faces added, {left_out} photographs left out; {_summary(gallery)}")
 
 
 def _photos(options: Namespace) -> Iterator[tuple[str, Path]]:
@@ -77,42 +76,39 @@ def _photos(options: Namespace) -> Iterator[tuple[str, Path]]:
 
 
 def _opened(options: Namespace) -> Gallery:
-    """For reading: nothing must be made because somebody mistyped the address."""
-    if "://" not in options.gallery and not Path(options.gallery).exists():
-        raise InputError(f"{options.gallery} does not exist; `marginface gallery add` makes it")
-    return open_gallery(options, open_model(options.model))
+    return open_gallery(options, open_model(options.model), make=False)
 
 
-def _list(options: Namespace, console: Console) -> None:
+def _list(options: Namespace) -> None:
     table = Table("name", "faces")
     for name, count in _opened(options).count().items():
-        table.add_row(name, str(count))
-    console.print(table)
+        table.add_row(escape(name), str(count))
+    Console().print(table)
 
 
-def _info(options: Namespace, console: Console) -> None:
+def _info(options: Namespace) -> None:
     gallery = _opened(options)
-    console.print(_summary(gallery), highlight=False)
-    console.print(f"model {gallery.model.name}, fingerprint {gallery.model.fingerprint}", highlight=False)
+    print(_summary(gallery))
+    print(f"model {gallery.model.name}, fingerprint {gallery.model.fingerprint}")
     for far, threshold in sorted(gallery.model.thresholds.items()):
-        console.print(f"FAR {far:g} a comparison: cosine {threshold:.4f} or more", highlight=False)
+        print(f"FAR {far:g} a comparison: cosine {threshold:.4f} or more")
 
 
-def _remove(options: Namespace, console: Console) -> None:
+def _remove(options: Namespace) -> None:
     if not options.words:
         raise InputError(f"gallery {options.action} needs the names of people")
     gallery = _opened(options)
     for name in options.words:
         gallery.of(name)  # all of them or none
     count = (gallery.erase if options.action == "erase" else gallery.remove)(options.words)
-    console.print(f"{count} faces of {len(options.words)} people gone; {_summary(gallery)}", highlight=False)
+    print(f"{count} faces of {len(options.words)} people gone; {_summary(gallery)}")
 
 
-def _export(options: Namespace, console: Console) -> None:
+def _export(options: Namespace) -> None:
     if len(options.words) != 1:
         raise InputError("gallery export needs one folder to write to")
     count = _opened(options).export(options.words[0])
-    console.print(f"{count} faces in {options.words[0]}", highlight=False)
+    print(f"{count} faces in {options.words[0]}")
 
 
 def _summary(gallery: Gallery) -> str:

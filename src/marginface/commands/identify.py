@@ -1,22 +1,24 @@
 """`marginface identify`: who is in a photograph, a folder, a video, or before the camera."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
 from marginface.errors import InputError
 from marginface.gallery.drawing import draw_faces, write_photo
 from marginface.gallery.people import Gallery
-from marginface.gallery.photos import SUFFIXES, Eye, photos_in, read_photo
-from marginface.video.annotate import identify_video
+from marginface.gallery.photos import Eye, photos_in, read_photo
+from marginface.video.annotate import VIDEOS, identify_video
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("source", type=str, nargs="?", default="", help="a photograph, a folder of them, or a video")
+    parser.add_argument(
+        "source", type=str, nargs="?", default="", help="a photograph, a folder of them, or a video (.mp4, ...)"
+    )
     parser.add_argument("--camera", type=int, default=None, help="number of a camera, instead of a source")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each photograph or frame")
     parser.add_argument("--save", type=str, default="", help="folder for annotated photographs, or file of a video")
@@ -37,8 +39,8 @@ def run(options: Namespace, command: str) -> None:
         raise InputError(f"{path} does not exist; give a photograph, a folder or a video")
     eye = open_eye(options)
     threshold, _ = threshold_of(options, eye.model)
-    gallery = open_gallery(options, eye.model)
-    if options.camera is None and (path.is_dir() or path.suffix.lower() in SUFFIXES or not path.suffix):
+    gallery = open_gallery(options, eye.model, make=False)
+    if options.camera is None and (path.is_dir() or path.suffix.lower() not in VIDEOS):
         _photographs(options, path, gallery, eye, threshold)
         return
     source = options.source if options.camera is None else options.camera
@@ -49,13 +51,14 @@ def run(options: Namespace, command: str) -> None:
 
 
 def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, threshold: float) -> None:
-    refused, count = "", 0
+    count = 0
     for photo in photos_in(path):
         try:
             image = read_photo(photo)
         except InputError as error:
-            refused = str(error)
-            Console(stderr=True).print(refused, highlight=False)
+            if not path.is_dir():
+                raise
+            print(error, file=sys.stderr)
             continue
         count += 1
         seen = eye.see(image)
@@ -70,7 +73,7 @@ def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, thr
             target = Path(options.save) / (photo.relative_to(path) if path.is_dir() else photo.name)
             write_photo(target.with_suffix(".jpg"), draw_faces(image, seen.found.boxes, labels))
     if not count:
-        raise InputError(refused)
+        raise InputError(f"none of the photographs in {path} can be read")
 
 
 def _print(options: Namespace, what: str, people: list[dict[str, Any]]) -> None:

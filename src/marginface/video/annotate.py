@@ -16,6 +16,24 @@ from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye
 from marginface.video.tracking import Track, Tracker
 
+VIDEOS = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+)
+"""What a video's name ends in; all other files are taken for photographs."""
+
 
 @dataclass(frozen=True)
 class Person:
@@ -41,6 +59,8 @@ def identify_video(
     """
     if every < 1:
         raise InputError(f"--every is {every}; give 1 or more")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said below, in one sentence
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     video = cv2.VideoCapture(source)
     if not video.isOpened():
         what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
