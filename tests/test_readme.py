@@ -16,7 +16,7 @@ from marginface.embedder import ModelConfig
 from marginface.readers.synthetic import SyntheticFaces, write_folder
 from marginface.training.config import Config
 from marginface.training.start import start_training
-from markdown import blocks
+from pages import blocks
 
 README = Path(__file__).parent.parent / "README.md"
 TINY_SET = "synthetic:identities=24,images=4,seed=1"

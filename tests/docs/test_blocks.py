@@ -20,7 +20,7 @@ from marginface.faces.template import ARCFACE_112, crop_face
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.openvino_options import KEYS
 from marginface.training.start import start_training
-from markdown import Block, blocks, command_lines, fences, inline_commands
+from pages import Block, blocks, command_lines, fences, inline_commands
 from readers_have import TINY, write_everything
 from recognition import EYE, MODEL, photograph
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from markdown import FENCE
+from pages import FENCE
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
