@@ -17,6 +17,7 @@ from marginface.export.deployed import Interface
 from marginface.export.exporting import reopen
 from marginface.export.metadata import points
 from marginface.export.parity import parity
+from marginface.export.quantise import HEAVY
 
 FIGURES = [
     {
@@ -247,6 +248,11 @@ def test_int8_is_close_and_judged(to: str, model: Embedder, faces: np.ndarray, t
     if to == "onnx":
         ops = [node.op_type for node in pytest.importorskip("onnx").load(str(tmp_path / "out")).graph.node]
         assert ops.count("QuantizeLinear") >= 3
+    else:
+        network = pytest.importorskip("openvino").Core().read_model(tmp_path / "out" / "model.xml")
+        layers = [op for op in network.get_ordered_ops() if op.get_type_name() in HEAVY]
+        integers = ["FakeQuantize" in {value.get_node().get_type_name() for value in op.input_values()} for op in layers]
+        assert (integers[0], any(integers[1:-1]), integers[-1]) == (False, True, False)
     with pytest.raises(InputError, match=r"int8 takes the accuracy from 95\.00 to 94\.85 %, more than the 0\.1 points"):
         export(model, tmp_path / "worse", to, int8=Int8(faces, accuracy, max_drop=0.1))
     assert not (tmp_path / "worse").exists()
