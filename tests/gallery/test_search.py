@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from marginface.gallery.search import BLOCK, Matrix
 
@@ -10,8 +11,12 @@ def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.mark.parametrize("rounding", [True, False])
 @pytest.mark.parametrize("rows", [1, 3, 64, 65, 1000, BLOCK + 70])
-def test_the_nearest_rows(rows: int) -> None:
+def test_the_nearest_rows(rows: int, rounding: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if rounding and not torch.cpu._is_vnni_supported():
+        pytest.skip("this processor does not multiply 8-bit numbers")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: rounding)
     random = np.random.default_rng(rows)
     vectors = unit(random.normal(size=(rows, 16)))
     probes = unit(np.vstack([random.normal(size=(5, 16)), vectors[-2:] + random.normal(0, 0.05, (min(rows, 2), 16))]))

@@ -46,6 +46,18 @@ def test_a_copy_is_used_and_what_came_later_is_added(store: Store, monkeypatch: 
     assert same(found, store)
 
 
+def test_enrolling_leaves_a_copy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = Gallery(store, MODEL)
+    gallery.add(faces(0, 20))
+    gallery.keep_copy()
+    whole = list(store.faces())
+    read = Store.faces
+    monkeypatch.setattr(Store, "faces", lambda self, after: read(self, after=after))  # not all of them again
+    found = snapshot.load_faces(store)
+    assert [face.id for face in found] == [face.id for face in whole]
+    assert all((one.vector == other.vector).all() for one, other in zip(found, whole, strict=True))
+
+
 def test_nobody_comes_back(store: Store) -> None:
     gallery = Gallery(store, MODEL)
     gallery.add(faces(0, 30))

@@ -82,6 +82,10 @@ class Gallery:
         self._faces += [Face(f.name, f.source, b"", f.weight, f.vector, id) for f, id in zip(faces, ids, strict=True)]
         self._names = None
 
+    def keep_copy(self) -> None:
+        """After enrolling many: lets the next opening be quick, see `snapshot`."""
+        snapshot.keep(self.store, self._faces)
+
     def add_photo(self, name: str, image: np.ndarray, source: str, eye: Eye) -> None:
         """Enrols the main face of a photograph, RGB uint8 (H, W, 3). Raises InputError when there is none."""
         face = face_of(name, image, source, eye)
@@ -178,3 +182,4 @@ def enrol(gallery: Gallery, photos: Iterable[tuple[str, Path]], eye: Eye, batch:
             waiting = []
         yield None
     gallery.add(waiting)
+    gallery.keep_copy()

@@ -16,6 +16,7 @@ from marginface.files import replace_file, sync
 from marginface.gallery.store import Face, Store
 
 LARGE = 10_000  # faces from which on a copy pays
+UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
 def load_faces(store: Store) -> list[Face]:
@@ -24,13 +25,24 @@ def load_faces(store: Store) -> list[Face]:
     if folder is None:
         return list(store.faces())
     count = store.count()
-    kept = _read(folder, store.collection) if count >= LARGE else []
-    faces = kept + list(store.faces(after=kept[-1].id)) if kept else []
+    faces = _read(folder, store.collection) if count >= LARGE else []
+    if faces:
+        faces += store.faces(after=faces[-1].id)
     if len(faces) != count:
-        faces, kept = list(store.faces()), []
-    if len(faces) >= LARGE and len(faces) > 1.1 * len(kept):
-        _write(folder, store.collection, faces)
+        drop(store)
+        faces = list(store.faces())
+    keep(store, faces)
     return faces
+
+
+def keep(store: Store, faces: Sequence[Face]) -> None:
+    """Leaves a copy, where there are many faces and a tenth of them are not in one yet. faces: the store's, by id."""
+    folder = _folder(store)
+    if folder is None or len(faces) < LARGE:
+        return
+    collection, kept = _about(folder)
+    if collection != store.collection or len(faces) > 1.1 * kept:
+        _write(folder, store.collection, faces)
 
 
 def drop(store: Store) -> None:
@@ -46,21 +58,30 @@ def _folder(store: Store) -> Path | None:
 
 
 def _write(folder: Path, collection: str, faces: Sequence[Face]) -> None:
-    rows = [[face.id, face.name, face.source, face.weight] for face in faces]
-    text = json.dumps({"collection": collection, "rows": rows}).encode()
+    rows = json.dumps([[face.id, face.name, face.source, face.weight] for face in faces]).encode()
     vectors = np.stack([face.vector for face in faces])
     with replace_file(folder / "faces.npz", durable=False) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, rows=np.frombuffer(text, np.uint8), vectors=vectors)
+        np.savez(stream, about=np.array([collection, len(faces)]), rows=np.frombuffer(rows, np.uint8), vectors=vectors)
+
+
+def _about(folder: Path) -> tuple[str, int]:
+    """The collection that a copy is of, and how many faces it has; nothing where there is none."""
+    try:
+        with np.load(folder / "faces.npz", allow_pickle=False) as arrays:
+            collection, count = arrays["about"].tolist()
+            return collection, int(count)
+    except UNREADABLE:
+        return "", 0
 
 
 def _read(folder: Path, collection: str) -> list[Face]:
     """Nothing where there is no copy, or it is damaged or of another collection."""
+    if _about(folder)[0] != collection:
+        return []
     try:
         with np.load(folder / "faces.npz", allow_pickle=False) as arrays:
             content, vectors = json.loads(arrays["rows"].tobytes()), arrays["vectors"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        rows = zip(content, vectors, strict=True)
+    except UNREADABLE:
         return []
-    if content["collection"] != collection:
-        return []
-    rows = zip(content["rows"], vectors, strict=True)
     return [Face(name, source, b"", weight, vector, id) for (id, name, source, weight), vector in rows]
