@@ -97,6 +97,9 @@ def embedder_rows(detector: Detector, model: FaceModel, folder: Path, share: flo
         "|---|---|---|",
     ]
     for far in FARS:
+        if far * len(strangers) < 10:
+            rows.append(f"| {far:g} | too few pairs | |")
+            continue
         threshold = np.nextafter(strangers[int(far * len(strangers))], np.float32(2))
         rows.append(f"| {far:g} | {threshold:.4f} | {np.mean(scores[same] >= threshold):.2%} |")
     return rows

@@ -94,7 +94,7 @@ def mtcnn() -> Mtcnn:
 
 
 def test_nothing_is_found_in_nothing(mtcnn: Mtcnn) -> None:
-    for shape in ((240, 320, 3), (5, 7, 3), (1, 1, 3)):
+    for shape in ((240, 320, 3), (5, 7, 3), (1, 1, 3), (1, 2_000_000, 3)):
         assert len(mtcnn(np.zeros(shape, np.uint8))) == 0
 
 
@@ -115,10 +115,20 @@ def test_people_are_found_where_they_are(mtcnn: Mtcnn, lfw_root: Path) -> None:
 @pytest.mark.lfw
 def test_a_larger_photograph_gives_the_same_points(mtcnn: Mtcnn, lfw_root: Path) -> None:
     image = cv2.imread(str(sorted((lfw_root / "images").glob("*/*.jpg"))[0]))[..., ::-1]
-    large = cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)  # beyond the side that is scaled down
+    large = cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)  # beyond the size that is scaled down
     a, b = mtcnn(image), mtcnn(large)
     apart = np.linalg.norm(a.points[0, 1] - a.points[0, 0])
     assert np.abs(b.points[0] / 6 - a.points[0]).max() < 0.08 * apart
+
+
+@pytest.mark.lfw
+def test_everyone_on_a_panorama_of_20_000_pixels(mtcnn: Mtcnn, lfw_root: Path) -> None:
+    image = cv2.imread(str(sorted((lfw_root / "images").glob("*/*.jpg"))[0]))[..., ::-1]
+    alone = mtcnn(image).points[0]
+    found = mtcnn(np.tile(image, (1, 80, 1)))
+    apart = np.linalg.norm(alone[1] - alone[0])
+    places = found.points - found.points[:, :1] // 250 * [250, 0]
+    assert np.sum(np.abs(places - alone).max((1, 2)) < 0.15 * apart) >= 78
 
 
 def test_the_installed_ones_can_be_opened() -> None:

