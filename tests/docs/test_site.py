@@ -18,5 +18,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(words, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
-    assert "MarginSoftmax" in page
+    reference = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
+    assert "MarginSoftmax" in reference
+    for page in (tmp_path / "site").rglob("index.html"):
+        assert "|---|" not in page.read_text(encoding="utf-8"), f"{page.parent.name}: a table that is none"
