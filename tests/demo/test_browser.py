@@ -88,7 +88,7 @@ def test_twenty_people_on_a_phone(
         give(page, "#enrol-photo", photos[0])
         page.locator("#name").get_by_role("textbox").fill(name)
         page.keyboard.press("Enter")
-        page.get_by_text(f"{number + 1} people are enrolled").wait_for()
+        page.get_by_text(f"People enrolled: {number + 1}.").wait_for()
         page.locator("#enrol-photo img").wait_for(state="detached")  # ready for the next one
     page.screenshot(path=str(tmp_path / "enrol.png"), full_page=True)
 
@@ -142,7 +142,7 @@ def test_twenty_people_on_a_phone(
     page.locator("#people input").click()
     page.get_by_role("option", name=known[0]).click()
     page.locator("#erase").click()
-    page.get_by_text(f"{PEOPLE - 1} people are enrolled").wait_for()
+    page.get_by_text(f"People enrolled: {PEOPLE - 1}.").wait_for()
     page.get_by_role("tab", name="Recognise").click()
     give(page, "#photo", known[1][0])
     assert "unknown" in recognised(page)

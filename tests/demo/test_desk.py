@@ -30,14 +30,14 @@ def desk(photos: Path) -> Desk:
 
 
 def test_enrol_recognise_erase(desk: Desk, photos: Path) -> None:
-    assert desk.enrol(str(photos / "Ann.png"), " Ann ") == "Ann now has 1 photographs; 1 people are enrolled."
+    assert desk.enrol(str(photos / "Ann.png"), " Ann ") == "Photographs of Ann: 1. People enrolled: 1."
     desk.enrol(str(photos / "Bob.png"), "Bob")
     picture, rows = desk.recognise(str(photos / "Ann.png"), 0.9, 0)
     assert picture.shape == (120, 240, 3)
     assert [row[0] for row in rows] == ["Ann"]
     assert desk.recognise(str(photos / "Stranger.png"), 0.9, 0)[1][0][0] == "unknown"
     assert float(desk.recognise(str(photos / "Ann.png"), 0.9, 3)[1][0][3]) < float(rows[0][3])  # less sharp
-    assert desk.erase("Ann") == "1 photographs of Ann are erased; 1 people are enrolled."
+    assert desk.erase("Ann") == "Photographs of Ann erased: 1. People enrolled: 1."
     assert desk.recognise(str(photos / "Ann.png"), 0.9, 0)[1][0][0] == "unknown"
 
 

@@ -46,7 +46,7 @@ def test_a_visit(client: Any, photos: Path) -> None:
     for name in COLOURS:
         told, _, cleared = client.predict(photo[name], name, api_name="/enrol")
         assert cleared is None
-        assert told.startswith(f"{name} now has 1 photographs")
+        assert told.startswith(f"Photographs of {name}: 1.")
     picture, faces = client.predict(photo["Bob"], 0.9, 0, api_name="/recognise")
     assert '<tr class="known"><td>Bob</td>' in faces
     assert faces.count("<tr") == 2
@@ -63,6 +63,6 @@ def test_a_visit(client: Any, photos: Path) -> None:
     assert "<script" not in client.predict(photo["Ann"], 0.9, 0, api_name="/recognise")[1]
     client.predict(odd, api_name="/erase")
     told, _ = client.predict("Ann", api_name="/erase")
-    assert told == "1 photographs of Ann are erased; 2 people are enrolled."
+    assert told == "Photographs of Ann erased: 1. People enrolled: 2."
     with pytest.raises(Exception, match="no face was found"):
         client.predict(photo["nobody"], "Nobody", api_name="/enrol")

@@ -58,13 +58,13 @@ class Desk:
         with self._turn:
             name = name.strip()
             self._gallery.add_photo(name, read_photo(path), path, self._eye)
-            return f"{name} now has {self._gallery.count()[name]} photographs; {len(self.names)} people are enrolled."
+            return f"Photographs of {name}: {self._gallery.count()[name]}. People enrolled: {len(self.names)}."
 
     def erase(self, name: str) -> str:
         """Removes a person with every trace; what to tell the visitor."""
         with self._turn:
             count = self._gallery.erase([name])
-            return f"{count} photographs of {name} are erased; {len(self.names)} people are enrolled."
+            return f"Photographs of {name} erased: {count}. People enrolled: {len(self.names)}."
 
     def compare(self, first: str, second: str, threshold: float) -> tuple[str, list[np.ndarray]]:
         """Whether two photographs show one person, and both faces as the network saw them."""

@@ -30,7 +30,8 @@ CSS = """
 button.lg, .tab-container button { min-height: 44px }
 #faces table { width: 100%; border-collapse: collapse; font-size: clamp(13px, 2vw, 15px) }
 #faces caption { text-align: left; opacity: 0.7 }
-#faces th, #faces td { border: 0; border-bottom: 1px solid #8886; padding: 6px 4px }
+#faces th, #faces td { border: 0; border-bottom: 1px solid #8886; padding: 6px 12px 6px 0 }
+#faces td div + div { margin-top: 6px }
 #faces th, #faces td { text-align: left; vertical-align: top }
 #faces table, #faces tr { border: 0 }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 12px }
@@ -133,8 +134,9 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A line a line of it; long names may break at their underscores."""
-    return "<td>" + html.escape(text).replace("\n", "<br>").replace("_", "_<wbr>") + "</td>"
+    """A part a line of it; long names may break at their underscores."""
+    lines = html.escape(text).replace("_", "_<wbr>").split("\n")
+    return "<td>" + (lines[0] if len(lines) == 1 else "".join(f"<div>{line}</div>" for line in lines)) + "</td>"
 
 
 def _enrol(gradio: Any, page: Any, desk: Desk) -> None:
