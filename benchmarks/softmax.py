@@ -53,11 +53,13 @@ class Section:
 
 SECTIONS = {
     "times-85742": Section(
-        "times", 512, 85_742, ("eager", "pml", "dense", "ours-fp32", "ours-bf16", "ours-bf16-unfused", "ours-sampled"),
+        "times", 512, 85_742, ("eager", "pml", "dense", "ours-fp32", "ours-bf16", "ours-bf16-unfused",
+         "ours-fp32-compiled", "ours-bf16-compiled", "ours-sampled"),
         {"ours-fp32": "9× / 3×", "ours-bf16": "20× / 7×; pml 9×", "ours-sampled": "90× / 28×"},
     ),
     "times-360000": Section(
-        "times", 128, 360_000, ("eager", "ours-fp32", "ours-bf16", "ours-sampled"),
+        "times", 128, 360_000,
+        ("eager", "ours-fp32", "ours-bf16", "ours-fp32-compiled", "ours-bf16-compiled", "ours-sampled"),
         {"ours-fp32": "10×", "ours-bf16": "18×"},
     ),
     "memory-85742": Section(
@@ -101,6 +103,7 @@ def contender(name: str, num_classes: int) -> tuple[nn.Module, bool]:
         engine="dense" if name == "dense" else "streaming",
         precision="float32" if "fp32" in name else "bfloat16",
         sample_rate=0.1 if "sampled" in name else 1.0,
+        compile="compiled" in name,
     )
     fused = name != "dense" and "unfused" not in name
     if fused:

@@ -96,6 +96,25 @@ def test_an_ordinary_optimiser_is_shown_the_drawn_classes_alone(
     torch.testing.assert_close(subject.weight[rows], small.weight)
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+def test_drawn_rows_are_sorted_only_where_several_batches_add_up(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch forgets that the rows of one gradient are sorted; on a GPU sorting them is waiting for the device."""
+    case = batch(num_classes=40)
+    subject = head_for("arcface", case.weight_CD, sample_rate=0.5)
+    optimizer = torch.optim.SGD([subject.weight], lr=0.1)
+    subject.update_drawn(optimizer)
+    for _ in range(batches):
+        subject(case.x_ND, case.labels_N).backward()
+    assert not subject.weight.grad.is_coalesced()
+    expected = case.weight_CD - 0.1 * subject.weight.grad.to_dense()
+    calls = []
+    coalesce = torch.Tensor.coalesce
+    monkeypatch.setattr(torch.Tensor, "coalesce", lambda grad: calls.append(grad) or coalesce(grad))
+    optimizer.step()
+    assert len(calls) == batches - 1
+    torch.testing.assert_close(subject.weight.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
 def test_a_draw_of_other_classes_leaves_the_first_ones_and_their_state() -> None:
     case = batch(num_classes=40)
     subject = head_for("cosface", case.weight_CD, sample_rate=0.3)

@@ -5,21 +5,32 @@ Shape legend: S classes drawn; D features; K classes of one block; B = K·sub_ce
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from marginface.margins.base import at_least_float32
+from marginface.softmax.kernels import store_gradient, through_norm
 from marginface.softmax.workspace import Workspace
 
 Rows = slice | Tensor  # of the weight
 
 
+class Piece(NamedTuple):
+    """What `kernels.through_norm` makes the gradient by some rows of the weight of."""
+
+    by_unit_TD: Tensor
+    weight_TD: Tensor  # float32 or wider
+    inverse_T: Tensor | None  # with `radial`: None where rows are not normalised
+    radial_T: Tensor | None
+    spare_TD: Tensor | None  # `by_unit` itself; None where passes are compiled
+
+
 class WeightSink(Protocol):
     """Takes the gradient of the class weights piece by piece: collects it, or updates the weights at once."""
 
-    def put(self, rows: Rows, grad_BD: Tensor) -> None: ...
+    def put(self, rows: Rows, piece: Piece) -> None: ...
 
     def gradient(self) -> Tensor | None: ...
 
@@ -27,11 +38,14 @@ class WeightSink(Protocol):
 class CollectedGradient:
     """The ordinary sink: the gradient as a tensor like the weight, 0 where no class took part."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self.grad = torch.zeros_like(weight)
+    def __init__(self, weight: Tensor, workspace: Workspace) -> None:
+        self.grad, self.workspace = torch.zeros_like(weight), workspace
 
-    def put(self, rows: Rows, grad_BD: Tensor) -> None:
-        self.grad[rows] = grad_BD.to(self.grad.dtype)
+    def put(self, rows: Rows, piece: Piece) -> None:
+        if isinstance(rows, slice):
+            self.workspace.run(store_gradient, self.grad[rows], *piece)
+        else:
+            self.grad[rows] = self.workspace.run(through_norm, *piece).to(self.grad.dtype)
 
     def gradient(self) -> Tensor | None:
         return self.grad

@@ -22,7 +22,7 @@ from marginface.softmax.one_vs_rest import OneVsRest
 from marginface.softmax.sampled import choose_classes, columns_of, draw_scores
 from marginface.softmax.sharded import Shards
 from marginface.softmax.streaming import Step, StreamedLoss
-from marginface.softmax.update import DrawnGradient, FusedSGD, FusedUpdate, show_drawn_rows
+from marginface.softmax.update import DrawnGradient, FusedSGD, FusedUpdate, LastDraw, show_drawn_rows
 from marginface.softmax.workspace import Workspace
 
 Unlabelled = Literal["ignore", "negatives", "none"]
@@ -60,6 +60,8 @@ class MarginSoftmax(CountsOnHost):
         unlabelled: rows with a negative label are left out ("ignore"), or pushed away from all classes and
             counted in the mean, with no row reporting a loss above −log 1e-30 ("negatives", PartialFC_V2), or there
             are "none", as the caller knows: only then does nothing wait for the device to count them.
+        compile: let torch.compile make one loop of each of the passes over a block of weights. Needs a C++ compiler on
+            a CPU and Triton on a GPU, and costs half a minute in the first step, less once torch has cached the code.
         seed: of the classes drawn when sample_rate < 1.
 
     `weight` is this rank's shard, (classes·sub_centers, D), N(0, 0.01) from torch's seed. `last` tells of the last
@@ -84,6 +86,7 @@ class MarginSoftmax(CountsOnHost):
         precision: Precision = "auto",
         engine: Literal["streaming", "dense"] = "streaming",
         unlabelled: Unlabelled = "ignore",
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -100,8 +103,8 @@ class MarginSoftmax(CountsOnHost):
         has_bias = isinstance(margin, Margin) and margin.bias
         self.bias = nn.Parameter(torch.zeros(num_local * sub_centers)) if has_bias else None
         self.fused: FusedSGD | None = None
-        self.sparse_gradient = False
-        self._workspace = Workspace()
+        self.last_draw: LastDraw | None = None  # where gradients are to be sparse
+        self._workspace = Workspace(compile)
         self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
         self.last: LastStep | None = None
         self.reset_parameters()
@@ -137,8 +140,7 @@ class MarginSoftmax(CountsOnHost):
         For sample_rate < 1 with any optimiser of torch, as PartialFC and PartialFCAdamW do; call it once, after
         making the optimiser. `weight.grad` is then sparse; gradients of several backward passes may be added.
         """
-        self.sparse_gradient = True
-        show_drawn_rows(optimizer, self.weight)
+        self.last_draw = show_drawn_rows(optimizer, self.weight)
 
     def forward(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Mean loss of the global batch plus the margin's regulariser, a scalar in float32 or wider.
@@ -267,9 +269,11 @@ class MarginSoftmax(CountsOnHost):
         return choose_classes(scores_C, column_V, int(self.sample_rate * num_local))
 
     def _open_sink(self) -> WeightSink:
-        if self.fused is None:
-            return DrawnGradient(self.weight) if self.sparse_gradient else CollectedGradient(self.weight)
-        return FusedUpdate(self.weight, self.get_buffer("momentum"), self.fused)
+        if self.fused is not None:
+            return FusedUpdate(self.weight, self.get_buffer("momentum"), self.fused, self._workspace)
+        if self.last_draw is not None:
+            return DrawnGradient(self.weight, self._workspace, self.last_draw)
+        return CollectedGradient(self.weight, self._workspace)
 
     def _dense_loss(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
         x_ND = x_ND.to(self._dtype)

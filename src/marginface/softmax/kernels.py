@@ -93,11 +93,44 @@ def inverse_norms(weight_BD: Tensor) -> Tensor:
     return norms_B.clamp_min(TINY).reciprocal()
 
 
-def through_norm(by_unit_TD: Tensor, weight_TD: Tensor, inverse_T: Tensor, scratch_TD: Tensor) -> None:
-    """Gradient by unit rows ŵ = w/‖w‖ to gradient by w, in place: (g − ŵ(ŵ·g)) / ‖w‖."""
-    radial_T = torch.mul(by_unit_TD, weight_TD, out=scratch_TD).sum(1) * inverse_T.square()
-    radial_T = torch.where(inverse_T < 1 / TINY, radial_T, 0.0)  # none where the row was divided by TINY
-    by_unit_TD.addcmul_(weight_TD, radial_T[:, None], value=-1).mul_(inverse_T[:, None])
+def measure_rows(weight_TD: Tensor, inverse_T: Tensor, unit_TD: Tensor, spare_TD: Tensor | None) -> None:
+    """`inverse_norms` into `inverse`, and the rows at unit length into `unit`."""
+    inverse_T.copy_(inverse_norms(weight_TD))
+    shorten_rows(weight_TD, inverse_T, unit_TD, spare_TD)
+
+
+def shorten_rows(weight_TD: Tensor, inverse_T: Tensor, unit_TD: Tensor, spare_TD: Tensor | None) -> None:
+    """Rows times 1 / ‖w‖, rounded to the dtype of `unit`; torch would round by way of fresh memory, so by `spare`."""
+    unit_TD.copy_(torch.mul(weight_TD, inverse_T[:, None], out=spare_TD))
+
+
+def radial_part(by_unit_TD: Tensor, weight_TD: Tensor, inverse_T: Tensor, spare_TD: Tensor | None) -> Tensor:
+    """Of the gradient by unit rows ŵ = w/‖w‖ what points along w: (ŵ·g) / ‖w‖ (T,)."""
+    radial_T = torch.mul(by_unit_TD.to(weight_TD.dtype), weight_TD, out=spare_TD).sum(1) * inverse_T.square()
+    return torch.where(inverse_T < 1 / TINY, radial_T, 0.0)  # none where the row was divided by TINY
+
+
+def through_norm(
+    by_unit_TD: Tensor, weight_TD: Tensor, inverse_T: Tensor | None, radial_T: Tensor | None, spare_TD: Tensor | None
+) -> Tensor:
+    """Gradient by unit rows to gradient by w: (g − ŵ(ŵ·g)) / ‖w‖; as it is where nothing was divided by the norm."""
+    wide_TD = by_unit_TD.to(weight_TD.dtype)
+    if inverse_T is None or radial_T is None:
+        return wide_TD
+    by_weight_TD = torch.addcmul(wide_TD, weight_TD, radial_T[:, None], value=-1, out=spare_TD)
+    return by_weight_TD.mul_(inverse_T[:, None])
+
+
+def store_gradient(
+    target_TD: Tensor,
+    by_unit_TD: Tensor,
+    weight_TD: Tensor,
+    inverse_T: Tensor | None,
+    radial_T: Tensor | None,
+    spare_TD: Tensor | None,
+) -> None:
+    """`through_norm` into `target`."""
+    target_TD.copy_(through_norm(by_unit_TD, weight_TD, inverse_T, radial_T, spare_TD))
 
 
 def highest(x_RD: Tensor, unit_BD: Tensor, column_V: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ The formulas are those of docs/softmax.md; a test holds them against what a smal
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -83,22 +84,28 @@ class HeadShape:
         return self.local if self.sample_rate == 1 else max(share, min(self.batch, self.local)) * self.sub_centers
 
 
-def plan(shape: HeadShape, backbone: str = "iresnet100", mixed_precision: bool = True) -> Plan:
-    """The whole training step: `backbone` at `shape.batch` images a device, DistributedDataParallel, and the head.
+def plan(
+    shape: HeadShape, backbone: str = "iresnet100", mixed_precision: bool = True, shard_backbone: bool = False
+) -> Plan:
+    """The whole training step: `backbone` at `shape.batch` images a device, and the head.
 
     Raises InputError for an unknown backbone. `mixed_precision`: the backbone's activations in 16 bits.
+    `shard_backbone`: FSDP2 as `trainer.shard_backbone` has it, else DistributedDataParallel.
     """
     size = measure(backbone, shape.num_features)
-    state = size.parameters * FLOAT
+    sharded = shard_backbone and shape.devices > 1
+    state = math.ceil(size.parameters / (shape.devices if sharded else 1)) * FLOAT
+    buckets = shape.devices > 1 and not sharded  # which DDP keeps beside the gradient
     memory = {
         "backbone weights": state,
-        "backbone gradient": state * (2 if shape.devices > 1 else 1),  # DDP keeps its buckets beside it
+        "backbone gradient": state * (2 if buckets else 1),
         "backbone optimiser": state * SLOTS[shape.optimizer],
+        **({"backbone pieces": piece_bytes(backbone, shape.num_features)} if sharded else {}),
         "backbone weights in 16 bits": size.parameters * 2 if mixed_precision else 0,
         "backbone activations": shape.batch * activation_bytes(backbone, shape.num_features, mixed_precision),
     }
     flops = {"backbone": 3 * 2 * size.macs, "head": head_flops(shape)}  # backward costs twice the forward pass
-    return Plan(memory | head_memory(shape), flops, wire_bytes(shape, size.parameters))
+    return Plan(memory | head_memory(shape), flops, wire_bytes(shape, size.parameters, sharded))
 
 
 def head_memory(shape: HeadShape) -> dict[str, int]:
@@ -137,17 +144,36 @@ def head_flops(shape: HeadShape) -> int:
     return 4 * 2 * shape.num_features * shape.drawn * shape.devices
 
 
-def wire_bytes(shape: HeadShape, parameters: int) -> dict[str, int]:
-    """Bytes each device sends in a step, in rings. Backbones return float32 also under autocast."""
+def wire_bytes(shape: HeadShape, parameters: int, sharded: bool = False) -> dict[str, int]:
+    """Bytes each device sends in a step, in rings. Backbones return float32 also under autocast.
+
+    A sharded backbone's weights are gathered for the forward pass and again for the backward pass.
+    """
     others = shape.devices - 1
     embeddings = others * shape.batch * shape.num_features
     vectors = 6  # of a number per row: target cosine, maximum, four sums
+    copy = others * parameters * FLOAT // shape.devices
     return {
-        "backbone gradient": 2 * others * parameters * FLOAT // shape.devices,
+        **({"backbone weights": 2 * copy} if sharded else {}),
+        "backbone gradient": copy if sharded else 2 * copy,
         "embeddings and labels": embeddings * FLOAT + others * shape.batch * 8,
         "gradient of embeddings": embeddings * FLOAT,
         "sums of the softmax": 2 * others * shape.batch * vectors * FLOAT,
     }
+
+
+def piece_bytes(name: str, num_features: int = 512) -> int:
+    """What of a sharded backbone's weights and gradient a device holds whole at once.
+
+    Of what is in no piece, both; the weights of two pieces, one at work and the next on its way; the gradient of one,
+    and it again in the order in which it is sent.
+    """
+    with torch.device("meta"):
+        backbone = create_backbone(name, num_features)
+    pieces = [sum(p.numel() for p in piece.parameters()) for piece in backbone.pieces()]
+    rest = sum(p.numel() for p in backbone.parameters()) - sum(pieces)
+    pairs = [one + other for one, other in pairwise([0, *pieces])]
+    return FLOAT * (2 * rest + max(pairs, default=0) + 2 * max(pieces, default=0))
 
 
 def activation_bytes(name: str, num_features: int = 512, mixed_precision: bool = True) -> int:

@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from marginface.softmax.classes import Block, Classes, WeightSink
+from marginface.softmax.classes import Block, Classes, Piece, WeightSink
 from marginface.softmax.dense import normalise
 from marginface.softmax.kernels import (
     highest,
-    inverse_norms,
+    measure_rows,
     product,
     put_targets,
+    radial_part,
     ratio,
     rounded_inside,
     scaled,
-    through_norm,
-    tiles,
+    shorten_rows,
 )
 from marginface.softmax.objective import Objective, Wanted
 from marginface.softmax.sharded import Shards
@@ -147,9 +147,7 @@ def forward_pass(x_RD: Tensor, wanted: Wanted, step: Step) -> tuple[LeftFactor, 
     left = left_factor(x_RD, wanted, step)
     for block in classes.blocks():
         weight_BD = classes.read(block, step.workspace)
-        if inverse is not None:
-            inverse[classes.span(block)] = inverse_norms(weight_BD)
-        unit_BD = unit_rows(weight_BD, inverse, block, step)
+        unit_BD = unit_rows(weight_BD, inverse, block, step, measure_rows)
         if block.start == 0 and step.product_dtype == torch.bfloat16:
             left = guess_offset(left, unit_BD, wanted.floor, step)
         products_RK, _ = block_products(left, unit_BD, block, step)
@@ -172,7 +170,7 @@ def backward_pass(
     sink = step.open_sink() if step.open_sink else None
     for block in classes.blocks():
         weight_BD = classes.read(block, step.workspace)
-        unit_BD = unit_rows(weight_BD, kept.inverse, block, step)
+        unit_BD = unit_rows(weight_BD, kept.inverse, block, step, shorten_rows)
         grad_RB, nearest_RK = block_products(left, unit_BD, block, step)
         column_V = step.column_V - block.start
         objective.gradient(grad_RB, offset_R, column_V)
@@ -207,17 +205,20 @@ def guess_offset(left: LeftFactor, unit_BD: Tensor, floor: float | None, step: S
     return LeftFactor(left.x_RD, offset_R.to(step.product_dtype).to(left.offset_R.dtype), left.bias)
 
 
-def unit_rows(weight_BD: Tensor, inverse: Tensor | None, block: Block, step: Step) -> Tensor:
+def unit_rows(
+    weight_BD: Tensor, inverse: Tensor | None, block: Block, step: Step, shorten: Callable[..., None]
+) -> Tensor:
     """The weights of a block at unit length, in the dtype of the products."""
-    unit_BD = step.workspace.get("unit", weight_BD.shape, weight_BD, step.product_dtype)
+    workspace = step.workspace
+    unit_BD = workspace.get("unit", weight_BD.shape, weight_BD, step.product_dtype)
     if inverse is None:
         return unit_BD.copy_(weight_BD)
-    inverse_B1 = inverse[step.classes.span(block), None]
-    if unit_BD.dtype == weight_BD.dtype:
-        return torch.mul(weight_BD, inverse_B1, out=unit_BD)
-    for tile in tiles(weight_BD):  # torch would round by way of fresh memory as large as the block
-        wide_TD = step.workspace.get("tile", weight_BD[tile].shape, weight_BD)
-        unit_BD[tile] = torch.mul(weight_BD[tile], inverse_B1[tile], out=wide_TD)
+    inverse_B = inverse[step.classes.span(block)]
+    for tile in workspace.tiles(weight_BD):
+        weight_TD, unit_TD = weight_BD[tile], unit_BD[tile]
+        in_place = unit_BD.dtype == weight_BD.dtype and not workspace.compiled
+        spare_TD = unit_TD if in_place else workspace.spare("tile", weight_TD)
+        workspace.run(shorten, weight_TD, inverse_B[tile], unit_TD, spare_TD)
     return unit_BD
 
 
@@ -252,10 +253,13 @@ def send(
 ) -> None:
     """A block's gradient by the weight, tile by tile, so that all that is done to a tile finds it in cache."""
     by_unit_BD = torch.mm(grad_RB.T, right_RD, out=workspace.get("by_unit", weight_BD.shape, grad_RB))
-    for tile in tiles(weight_BD):
-        by_weight_TD = workspace.get("tile", weight_BD[tile].shape, weight_BD)
-        by_weight_TD.copy_(by_unit_BD[tile])
+    for tile in workspace.tiles(weight_BD):
+        weight_TD, by_unit_TD = weight_BD[tile], by_unit_BD[tile]
+        if by_unit_TD.dtype != weight_TD.dtype and not workspace.compiled:
+            by_unit_TD = workspace.get("tile", weight_TD.shape, weight_TD).copy_(by_unit_TD)
+        spare = None if workspace.compiled else by_unit_TD
+        inverse_T = radial_T = None
         if inverse_B is not None:
-            scratch_TD = workspace.get("scratch", by_weight_TD.shape, by_weight_TD)
-            through_norm(by_weight_TD, weight_BD[tile], inverse_B[tile], scratch_TD)
-        sink.put(block.part(tile), by_weight_TD)
+            inverse_T, spare_TD = inverse_B[tile], workspace.spare("scratch", weight_TD)
+            radial_T = workspace.run(radial_part, by_unit_TD, weight_TD, inverse_T, spare_TD)
+        sink.put(block.part(tile), Piece(by_unit_TD, weight_TD, inverse_T, radial_T, spare))

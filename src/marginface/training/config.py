@@ -45,6 +45,8 @@ class SoftmaxConfig:
         focal_gamma: rows are weighted by (1 - p)^gamma; 0 = off
         precision: of the products with the class weights; auto: bfloat16 where the machine multiplies it natively and
             there are 8192 classes or more, else float32
+        compile: let torch.compile fuse the passes over the class weights; needs a C++ compiler (on a GPU: Triton) and
+            half a minute once
     """
 
     engine: Literal["streaming", "dense"] = "streaming"
@@ -53,6 +55,7 @@ class SoftmaxConfig:
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
     precision: Precision = "auto"
+    compile: bool = False
 
 
 @dataclass
@@ -124,6 +127,8 @@ class TrainerConfig:
         num_nodes: how many machines
         timeout: seconds after which a process that does not answer is given up, and the run stops
         sync_batch_norm: batch norms use the statistics of all processes' images together; on GPUs
+        shard_backbone: split the network's weights over the processes (FSDP2) instead of copying them to each: for
+            networks whose copy would not fit
         precision: of the backbone; the margin and softmax keep float32 accuracy
         compile: let torch.compile fuse the backbone's operations; costs 20-60 s once
     """
@@ -133,8 +138,13 @@ class TrainerConfig:
     num_nodes: int = 1
     timeout: float = 600.0
     sync_batch_norm: bool = False
+    shard_backbone: bool = False
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shard_backbone and (self.compile or self.precision == "16-mixed"):
+            raise InputError("trainer.shard_backbone goes with neither trainer.compile nor 16-mixed: take bf16-mixed")
 
 
 @dataclass
@@ -182,6 +192,8 @@ class Config:
                 f"data.batch_size {self.data.batch_size} cannot be split into train.accumulate "
                 f"{self.train.accumulate} equal parts"
             )
+        if self.train.activation_checkpointing and self.trainer.compile:
+            raise InputError("torch.compile cannot see through train.activation_checkpointing: leave one of them out")
         if self.train.patience and not self.data.val:
             raise InputError("train.patience needs benchmarks to judge by: give them with data.val")
 
