@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+LARGE_LAYER = 1_000_000  # weights
+
 
 class Backbone(nn.Module):
     """A network from normalised RGB images to embeddings.
@@ -27,6 +29,14 @@ class Backbone(nn.Module):
         Each takes one tensor and returns one. They are the pieces that are recomputed, or split over processes.
         """
         return list(_members(self))
+
+    def pieces(self) -> list[nn.Module]:
+        """What is held at once when the weights are split over processes: a block, or a large layer outside of them."""
+        own = list(self.modules())[1:]
+        blocks = [block for block in self.repeated() if block in own]
+        inside = {module for block in blocks for module in block.modules()}
+        weights = {module: sum(p.numel() for p in module.parameters(recurse=False)) for module in own}
+        return blocks + [module for module in own if module not in inside and weights[module] >= LARGE_LAYER]
 
 
 def _members(module: nn.Module) -> Iterator[nn.Module]:

@@ -11,7 +11,7 @@ from marginface.errors import InputError
 from marginface.processes import together
 from marginface.softmax import MarginSoftmax
 from marginface.training.optim import WeightAverage
-from marginface.weights.parts import Part
+from marginface.weights.parts import Part, own_rows
 from marginface.weights.state import SavedState
 
 CLASS_ROWS = ("weight", "bias", "momentum")  # of the head: a row a class, of which every process has some
@@ -67,10 +67,10 @@ class Learner:
         return {name: self._rows(name, value) for name, value in found.items()}
 
     def _rows(self, name: str, value: Tensor) -> Tensor | Part:
-        """Marks what this process has of a table over all classes."""
+        """Marks what this process has of a table over all classes, or of a weight that is split."""
         head = self.head
         if name.removeprefix("head.") not in CLASS_ROWS or not name.startswith("head.") or not value.dim():
-            return value
+            return own_rows(value)
         return Part(value, head.shards.start * head.sub_centers, head.num_classes * head.sub_centers)
 
     def _parameters(self) -> dict[str, nn.Parameter]:

@@ -31,7 +31,9 @@ from marginface.training.optim import WeightAverage, create_optimizer, gradient_
 from marginface.training.pulse import News, Pulse
 from marginface.training.run import Run
 from marginface.training.saving import Saver
+from marginface.training.sharding import Whole, split
 from marginface.training.signals import StopFlag, stop_flag
+from marginface.weights.parts import own
 from marginface.weights.state import SavedState, list_states
 
 
@@ -43,10 +45,15 @@ class Trainer:
         self.config, self.fabric, self.console = config, fabric, console
         together(lambda: self._create(start))  # what cannot be had is said once, and no process waits for another
         backbone = self.embedder.backbone
+        self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
+        self.whole: Whole | None = None
+        if config.trainer.shard_backbone and fabric.world_size > 1:
+            self.whole = Whole(backbone, fabric.device)
+            for network in (backbone, self.average.module) if self.average else (backbone,):
+                split(cast(Backbone, network), fabric.device)
         optimizer = create_optimizer(backbone, self.head, config.optim)
         if config.softmax.sample_rate < 1:
             self.head.update_drawn(optimizer)
-        self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
         self.learner = Learner(backbone, self.head, optimizer, self.average)
         # compiled for training only: evaluation would pay for a second compilation
         trained = cast(nn.Module, torch.compile(backbone)) if config.trainer.compile else backbone
@@ -80,10 +87,12 @@ class Trainer:
 
     @property
     def model(self) -> Embedder:
-        """What is evaluated and exported: the averaged weights where there are any."""
-        if self.average is None:
+        """What is evaluated and exported: the averaged weights where there are any. All processes must ask for it."""
+        if self.average is None and self.whole is None:
             return self.embedder
-        return Embedder(self.average.module, self.embedder.config, self.embedder.preprocessing)
+        network = self.average.module if self.average else self.embedder.backbone
+        network = self.whole(network) if self.whole else network
+        return Embedder(network, self.embedder.config, self.embedder.preprocessing)
 
     @property
     def description(self) -> str:
@@ -102,7 +111,7 @@ class Trainer:
         """Class weights from the people's faces as the network sees them before it is trained any further."""
         self.console.print(f"class means of {self.loader.reader.num_classes:,} people", highlight=False)
         with self.fabric.autocast():
-            means = ClassMeans(self.embedder, self.loader, self.fabric.global_rank, self.fabric.world_size)
+            means = ClassMeans(self.model, self.loader, self.fabric.global_rank, self.fabric.world_size)
         means.sums = cast(Tensor, self.fabric.all_reduce(means.sums, reduce_op="sum"))
         means.moments = cast(Tensor, self.fabric.all_reduce(means.moments, reduce_op="sum"))
         if take_published_head(self.head, self.config.init_from, means):
@@ -264,7 +273,7 @@ class Trainer:
 
     def _not_finite(self, batch: Batch, run: Run) -> None:
         """Stops the run: weights have not moved in this step, but running statistics may hold its numbers."""
-        tensors = [*self.embedder.backbone.state_dict().values(), *self.head.state_dict().values()]
+        tensors = [own(value) for part in (self.embedder.backbone, self.head) for value in part.state_dict().values()]
         saved = "the last checkpoint stands as it was"
         if all(together(lambda: all(bool(torch.isfinite(tensor).all()) for tensor in tensors))):
             self.checkpoint(run)
@@ -319,7 +328,7 @@ class Trainer:
                 "since_best": self.since_best,
                 "average_updates": self.average.updates if self.average else 0,
                 "precision": self.fabric.strategy.precision.state_dict(),
-                "model": self.model.description(),
+                "model": self.embedder.description(),
             }
             self.saver.save(run.state_of(self.step), self.learner.tensors(), facts)
             self.saved = self.step

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from marginface.errors import InputError
+from marginface.weights.parts import own
 
 LAYER_STEPS = 8  # so many different learning rates between the first layer and the last, at most
 
@@ -90,18 +92,24 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, config: OptimConfig) 
     """Groups of one weight decay and one `lr_share` each.
 
     Not decayed is everything of one dimension or fewer (norms, biases, PReLU) unless `decay_norms`. `lr_share` is
-    what `layer_shares` says, 1 for the head.
+    what `layer_shares` says, 1 for the head. Weights that are split over processes have groups of their own.
     """
     shares = layer_shares(backbone, config.first_layer)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for parameter in (*backbone.parameters(), *head.parameters()):
         if parameter.requires_grad:
             decayed = parameter.ndim > 1 or config.decay_norms
-            groups.setdefault((shares.get(parameter, 1.0), decayed), []).append(parameter)
-    ordered = sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1]))
+            kind = (shares.get(parameter, 1.0), decayed, isinstance(parameter, DTensor))
+            groups.setdefault(kind, []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1], group[0][2]))
     return [
-        {"params": params, "weight_decay": config.weight_decay if decayed else 0.0, "lr_share": share}
-        for (share, decayed), params in ordered
+        {
+            "params": params,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+            "lr_share": share,
+            **({"fused": False, "foreach": True} if split else {}),  # the kernels do not know weights that are split
+        }
+        for (share, decayed, split), params in ordered
     ]
 
 
@@ -130,19 +138,24 @@ def create_optimizer(backbone: nn.Module, head: nn.Module, config: OptimConfig) 
 
 
 def gradient_norm(module: nn.Module, clip: float) -> Tensor:
-    """L2 norm of all gradients of a module, a scalar on its device; they are scaled down to `clip` unless it is 0."""
+    """L2 norm of all gradients of a module, a scalar on its device; they are scaled down to `clip` unless it is 0.
+
+    Of a network that is split it is the whole network's, on all processes.
+    """
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     if clip:
-        return nn.utils.clip_grad_norm_(parameters, clip)
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
+    else:
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
     """One update; weights and the optimiser's state stay as they are where `norm` is not finite.
 
-    optimizer: made by `create_optimizer`; on a GPU its kernel decides, and nobody waits.
+    optimizer: made by `create_optimizer`; on a GPU its kernel decides, and nobody waits, but for split networks.
     """
-    if norm.is_cuda:
+    if norm.is_cuda and all(group["fused"] for group in optimizer.param_groups):
         inner: Any = getattr(optimizer, "optimizer", optimizer)  # Fabric's is a shell around torch's
         inner.found_inf = (~torch.isfinite(norm)).float()  # as torch.amp tells the kernel
         optimizer.step()
@@ -168,8 +181,8 @@ class WeightAverage:
         averages, values = [], []
         for average, value in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
             if value.is_floating_point():
-                averages.append(average)
-                values.append(value)
+                averages.append(own(average))
+                values.append(own(value))
             else:
                 average.copy_(value)
         torch._foreach_lerp_(averages, values, 1 - keep)

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 
+from marginface.embedder import Embedder
 from marginface.errors import InputError, PeerLost, Stopped
 from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
 from marginface.training.config import Config, TrainerConfig
@@ -21,6 +22,7 @@ from marginface.training.finish import finish
 from marginface.training.loop import Trainer
 from marginface.training.run import Run, create_run, locked, open_run
 from marginface.training.samples import write_samples
+from marginface.training.sharding import ShardedStrategy
 
 
 def start_training(config: Config, *, resume: str, numbered: bool, command: str, console: Console) -> None:
@@ -75,13 +77,14 @@ def launch(config: TrainerConfig) -> Fabric:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     several = devices * nodes > 1
+    strategy = ShardedStrategy if config.shard_backbone else DDPStrategy
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
             devices=devices,
             num_nodes=nodes,
             precision=config.precision,
-            strategy=DDPStrategy(timeout=timedelta(seconds=config.timeout)) if several else "auto",
+            strategy=strategy(timeout=timedelta(seconds=config.timeout)) if several else "auto",
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
@@ -119,7 +122,8 @@ def _new_run(config: Config, trainer: Trainer, numbered: bool) -> Run:
         run.config.write_text(text, encoding="utf-8")
         write_samples(trainer.loader, run.samples)
         if config.init_from:
-            trainer.embedder.save(run.start)
+            network = trainer.whole.before if trainer.whole else trainer.embedder.backbone
+            Embedder(network, config.model, trainer.embedder.preprocessing, trainer.embedder.notes).save(run.start)
 
     return create_run(config.output, config.name or "run", numbered, fill)
 

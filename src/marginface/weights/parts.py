@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+from torch.distributed.tensor import DTensor
 
 from marginface.errors import InputError
 
@@ -37,6 +38,19 @@ class Part:
     rows: Tensor
     first: int
     total: int
+
+
+def own(value: Tensor) -> Tensor:
+    """What this process has of a tensor that FSDP split; any other as it is."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def own_rows(value: Tensor) -> Tensor | Part:
+    """The same with its place: FSDP gives every process as many rows as the first has, the last ones fewer or none."""
+    if not isinstance(value, DTensor):
+        return value
+    total, size = value.shape[0], value.device_mesh.size()
+    return Part(value.to_local(), min(-(-total // size) * value.device_mesh.get_rank(), total), total)
 
 
 def _part(value: Tensor | Part) -> Part:
