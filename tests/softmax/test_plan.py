@@ -148,6 +148,22 @@ def test_scales_as_the_formulas_say() -> None:
     assert head_memory(apart)["class gradient"] * 2 == head_memory(apart)["class optimiser"]
 
 
+def test_a_backbone_that_is_split() -> None:
+    """Held against two processes once: ViT(512, 8 blocks), batch 2, 833 MiB at the peak where this says 886."""
+    shape = HeadShape(1000, devices=8)
+    copied, split = (plan.plan(shape, "vit-tiny", shard_backbone=way) for way in (False, True))
+    for part in ("weights", "optimiser"):
+        assert split.memory[f"backbone {part}"] == pytest.approx(copied.memory[f"backbone {part}"] / 8, rel=1e-6)
+    assert split.memory["backbone gradient"] == pytest.approx(copied.memory["backbone gradient"] / 16, rel=1e-6)
+    sent = [sum(size for part, size in found.wire.items() if part.startswith("backbone")) for found in (copied, split)]
+    assert sent[1] == pytest.approx(1.5 * sent[0], rel=1e-6)
+    dim, tokens = 256, 144
+    block, layer = 12 * dim**2 + 10 * dim, dim * dim * tokens  # norms, biases; and the layer over all tokens
+    others = plan.piece_bytes("vit-tiny") / 4 - (block + layer) - 2 * layer
+    assert 0 < others < 2 * 300_000  # patches, places, the embedding layer
+    assert "backbone pieces" not in plan.plan(HeadShape(1000), "small", shard_backbone=True).memory  # one device
+
+
 def test_time_is_work_over_rate() -> None:
     shape = HeadShape(1_000_000, devices=8, batch=64)
     found = plan.plan(shape, "mobilefacenet")

@@ -22,6 +22,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--fused", type=bool, default=True, help="class weights are updated in the backward pass")
     parser.add_argument("--bfloat16", type=bool, default=True, help="products with the class weights in bfloat16")
     parser.add_argument("--mixed_precision", type=bool, default=True, help="the backbone's activations in 16 bits")
+    parser.add_argument("--shard_backbone", type=bool, default=False, help="as trainer.shard_backbone (FSDP2)")
     parser.add_argument("--teraflops", type=float, default=0.0, help="a device's sustained rate; tells the time")
     parser.add_argument("--gigabytes", type=float, default=50.0, help="that a device sends a second, for the time")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="decides how large a block is")
@@ -48,7 +49,7 @@ def run(options: Namespace, command: str) -> None:
         bfloat16=options.bfloat16,
         device=options.device,
     )
-    found = plan(shape, options.backbone, options.mixed_precision)
+    found = plan(shape, options.backbone, options.mixed_precision, options.shard_backbone)
     print_parts("memory of each device", found.memory, 2**30, "GiB")
     print_parts("arithmetic of an image, forward and backward", found.flops, 10**9, "GFLOP")
     print_parts("sent by each device in a step", found.wire, 10**6, "MB")
