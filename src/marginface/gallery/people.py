@@ -55,15 +55,20 @@ class Gallery:
         return self._pooled()[0]
 
     def _pooled(self) -> tuple[list[str], Matrix]:
-        """One vector a person: the mean of his or hers, weighted, normalised again."""
+        """One vector a person: the weighted mean of his or hers; a product with it is the mean of the cosines.
+
+        Normalising it again would raise all similarities, those of strangers too, over what thresholds were measured on.
+        """
         if self._names is not None:
             return self._names, self._matrix
         names = sorted({face.name for face in self._faces})
         index = {name: row for row, name in enumerate(names)}
         pooled = np.zeros((len(names), self.model.network.length), np.float32)
+        weights = np.zeros((len(names), 1), np.float32)
         for face in self._faces:
             pooled[index[face.name]] += face.vector * np.float32(face.weight)
-        pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+            weights[index[face.name]] += np.float32(face.weight)
+        pooled /= np.maximum(weights, 1e-12)
         self._matrix = Matrix(pooled)
         self._names = names
         return names, self._matrix
