@@ -27,6 +27,7 @@ CASES = {
     "plain": {},
     "clipped, averaged": {"optim": OptimConfig(clip_norm=5.0, ema=0.99)},
     "accumulated": {"train": LoopConfig(accumulate=2)},
+    "recomputed": {"train": LoopConfig(activation_checkpointing=True)},
     "AdamW": {"optim": OptimConfig(name="adamw", clip_norm=5.0)},
     "Partial FC": {"softmax": SoftmaxConfig(sample_rate=0.5)},
     "frozen, growing margin": {

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from marginface.errors import InputError
-from marginface.training.config import TrainerConfig
+from marginface.training.config import Config, LoopConfig, TrainerConfig
 from marginface.weights.opening import load
 from people import write_people
 from sharding_ranks import CASES, EXACT, copied_and_split
@@ -85,3 +85,5 @@ def test_what_it_does_not_go_with() -> None:
     for options in ({"compile": True}, {"precision": "16-mixed"}):
         with pytest.raises(InputError, match=r"shard_backbone goes with neither"):
             TrainerConfig(shard_backbone=True, **options)
+    with pytest.raises(InputError, match=r"torch\.compile cannot see through"):
+        Config(train=LoopConfig(activation_checkpointing=True), trainer=TrainerConfig(compile=True))
