@@ -46,7 +46,7 @@ def fused_steps(head: MarginSoftmax, case: Batch) -> dict[str, torch.Tensor]:
         settings.lr = 0.1 / (1 + step)
         rows = slice(0, len(case.x_ND) - 5 * step)
         head(case.x_ND[rows].to(head.weight.dtype).requires_grad_(), case.labels_N[rows]).backward()
-    return {"weight": head.weight.detach().double(), "momentum": head.momentum.double()}
+    return {"weight": head.weight.detach().double(), "momentum": head.get_buffer("momentum").double()}
 
 
 @pytest.mark.parametrize("kind", CASES)

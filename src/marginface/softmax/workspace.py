@@ -54,8 +54,9 @@ class Workspace:
             return function(*arguments)
         from torch._dynamo.exc import BackendCompilerFailed  # slow to import, and seldom needed
 
+        compiled: Callable[..., Out] = compile_pass(function)
         try:
-            return compile_pass(function)(*arguments)
+            return compiled(*arguments)
         except BackendCompilerFailed as error:
             raise InputError(
                 "compile=True of the softmax needs a C++ compiler on a CPU (such as g++) and the package triton on a "
