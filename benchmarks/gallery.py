@@ -34,7 +34,7 @@ def clusters(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         part /= np.linalg.norm(part, axis=1, keepdims=True)
     chosen = people[random.integers(0, rows, PROBES)]
     probes = chosen + 1.33 * random.standard_normal(chosen.shape, np.float32) / np.sqrt(LENGTH)
-    return people, probes / np.linalg.norm(probes, axis=1, keepdims=True)
+    return people, (probes / np.linalg.norm(probes, axis=1, keepdims=True)).astype(np.float32)
 
 
 def exact(people: np.ndarray, probes: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 GROUP, SPARE = 32, 3  # rows in a group; groups that are looked at again beyond those that are asked for
-BLOCK = 1 << 13  # rows a product, whose scores stay in the processor's cache until the groups' best are known
+BLOCK = 1 << 14  # rows a product, whose scores stay in the processor's cache until the groups' best are known
 
 
 class Matrix:
