@@ -3,6 +3,7 @@
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from marginface.commands.progress import progress_bar
 from marginface.commands.shared import load_model
 from marginface.evaluate import embed_folder
 
@@ -16,5 +17,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, command: str) -> None:
-    count = embed_folder(load_model(options.model), options.folder, options.output, options.flip, options.resize)
-    Console().print(f"{count} embeddings in {options.output}", highlight=False)
+    model = load_model(options.model)
+    with progress_bar("embedding", "nothing was written; the same command begins anew") as progress:
+        count = embed_folder(model, options.folder, options.output, options.flip, options.resize, progress)
+    Console().print(f"{count:,} embeddings in {options.output}; the way: {model.path}", highlight=False, soft_wrap=True)

@@ -6,15 +6,21 @@ import numpy as np
 
 from marginface.embedder import Embedder
 from marginface.errors import InputError
+from marginface.evaluate.embeddings import Progress
 from marginface.evaluate.images import Images
 from marginface.files import replace_file
 from marginface.readers.folder import IMAGE_SUFFIXES
 
 
 def embed_folder(
-    model: Embedder, folder: str | Path, output: str | Path, flip: bool = True, resize: bool = False
+    model: Embedder,
+    folder: str | Path,
+    output: str | Path,
+    flip: bool = True,
+    resize: bool = False,
+    progress: Progress | None = None,
 ) -> int:
-    """Embeds every image below `folder`; returns how many.
+    """Embeds every image below `folder`; returns how many. Goes the fastest way, as `Embedder.embed` does.
 
     Writes an npz of `embeddings` float32 (N, D), L2-normalised, `norms` float32 (N,) before normalising, and
     `keys` (N,), paths relative to `folder`, sorted. Raises InputError naming the images that cannot be read.
@@ -25,7 +31,12 @@ def embed_folder(
         raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); give the folder of aligned faces")
     keys = [str(path.relative_to(folder)) for path in paths]
     images = Images.of_files(str(folder), keys, paths, resize)
-    embeddings = np.concatenate(list(model.raw(images.chunks(model.preprocessing.size), flip)))
+    parts: list[np.ndarray] = []
+    for part in model.raw(images.chunks(model.preprocessing.size), flip, fast=len(keys)):
+        parts.append(part)
+        if progress:
+            progress(sum(map(len, parts)), len(keys))
+    embeddings = np.concatenate(parts)
     norms = np.linalg.norm(embeddings, axis=1)
     unit = embeddings / np.maximum(norms, 1e-12)[:, None]
     with replace_file(output) as temporary, temporary.open("wb") as file:
