@@ -33,6 +33,7 @@ NOT_RUN = {
     "needs an account on the Hub": "tests need no network; tests/weights/test_hub.py runs it against a stub",
     "needs a camera": "there is none; a film is read by the same lines",
     "needs a cluster": "several GPUs or machines; tests/training starts several processes here",
+    "needs the faces of LFW": "an hour of training comes before; docs/models.md makes int8 of another model, nightly",
     "serves until Ctrl-C": "it would not return; tests/demo opens the page",
 }
 LONG = ("models", "guides/coming-from-adaface")  # int8, and fine-tuning a network of real size: nightly
