@@ -9,6 +9,8 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from marginface.errors import InputError, PeerLost, Stopped
 
@@ -88,12 +90,10 @@ def meet(backend: str, timeout: float) -> None:
     torchrun keeps one store for all its attempts, and in it the addresses of the dead, which their successors would
     wait for: what one attempt writes must not be read by another.
     """
-    environment, wait, store = os.environ, timedelta(seconds=timeout), None
-    if environment.get("TORCHELASTIC_USE_AGENT_STORE") == str(True):
-        address = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-        shared = dist.TCPStore(*address, is_master=False, timeout=wait)
-        store = dist.PrefixStore(f"attempt-{environment['TORCHELASTIC_RESTART_COUNT']}", shared)
-    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    wait = timedelta(seconds=timeout)
+    store, rank, size = next(rendezvous("env://", timeout=wait))
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True):
+        store = PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
 
 

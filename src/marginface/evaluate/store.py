@@ -103,7 +103,7 @@ def _fill(
         held.callback(marks.write)
         chunks = images.chunks(model.preprocessing.size, [parts[number] for number in mine])
         for number, passes in zip(mine, both_passes(model, chunks, len(names) > 1), strict=True):
-            for file, rows in zip(files, passes, strict=False):
+            for file, rows in zip(files, [rows for rows in passes if rows is not None], strict=True):
                 file.seek(parts[number].start * rows[:1].nbytes)
                 file.write(rows.tobytes())
             marks.add(number)

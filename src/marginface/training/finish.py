@@ -38,7 +38,7 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
     for benchmark, embeddings in zip(benchmarks, found, strict=True):
         own = [score_pairs(benchmark, embedded, name) for name, embedded in embeddings.items()]
         if config.init_from:
-            comparisons.append(compare(*own))
+            comparisons.append(compare(own[0], own[1]))
         else:
             results.append(score_pairs(benchmark, pixels(benchmark.images, model.preprocessing.size), "pixels"))
         results += own
