@@ -64,7 +64,7 @@ def processes(size: int, target: Any, *args: Any) -> list[BaseProcess]:
     return group
 
 
-def join(group: list[BaseProcess], seconds: float = 120) -> list[int | None]:
+def join(group: list[BaseProcess], seconds: float = 400) -> list[int | None]:
     """Their exit codes; whoever has not ended by then is killed and has None."""
     for process in group:
         process.join(seconds)

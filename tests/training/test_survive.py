@@ -32,7 +32,7 @@ WORDS = [
     "--model.backbone=small", "--model.num_features=16", "--model.options.width=4", "--data.val=[]",
     "--data.batch_size=12", "--data.cache=true", "--data.augment.flip=0.5", "--optim.ema=0.9", "--margin.name=adaface",
     "--margin.options={}", "--train.checkpoint_every=3", "--train.log_every=1", "--trainer.accelerator=cpu",
-    "--trainer.timeout=30",
+    "--trainer.timeout=200",
 ]  # fmt: skip
 STEPS_PER_EPOCH = 8  # 96 images in batches of 12
 
@@ -76,11 +76,16 @@ class Runs:
         return self.steps(name) > seen and self.steps(name) % 6 == place
 
     def wait(self, group: list[BaseProcess], reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + 100
+        end = time.monotonic() + 300
         while not reached():
             assert time.monotonic() < end
-            assert any(process.is_alive() for process in group), "it ended before it could be disturbed"
+            assert any(process.is_alive() for process in group), f"it ended before it could be disturbed: {self.last()}"
             time.sleep(0.001)
+
+    def last(self) -> str:
+        """What was said last, by whichever run."""
+        newest = max(self.folder.glob("*.log.*"), key=lambda file: file.stat().st_mtime)
+        return newest.read_text()[-3000:]
 
     def weights(self, name: str) -> bytes:
         return (self.folder / name / "model" / "model.safetensors").read_bytes()
@@ -135,12 +140,12 @@ def test_one_of_two_is_asked_to_stop(runs: Runs) -> None:
 
 @pytest.mark.slow  # waits for a time-out
 def test_one_of_three_is_killed(runs: Runs) -> None:
-    group = runs.start("three", "--train.epochs=1000", size=3)
+    group = runs.start("three", "--train.epochs=1000", "--trainer.timeout=30", size=3)
     runs.wait(group, lambda: runs.steps("three") >= 7)
     os.kill(group[1].pid or 0, signal.SIGKILL)
     began = time.monotonic()
     assert join(group) == [75, -signal.SIGKILL, 75], runs.log("three", 3)
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 60  # 30, and what it takes a busy machine to end them
     said = runs.log("three", 3)
     assert "another process of this run ended" in said
     assert f"marginface train --resume {runs.folder / 'three'}" in said
@@ -275,7 +280,7 @@ def test_another_place_language_and_home(tmp_path: Path) -> None:
 def test_memory_and_files_stay_as_they_are(tmp_path: Path) -> None:
     """2,000 steps of two processes, a checkpoint and an evaluation every 50."""
     people = write_people(tmp_path / "people")
-    assert join(processes(2, soak, people, tmp_path, 2000), 1500) == [0, 0]
+    assert join(processes(2, soak, people, tmp_path, 2000), 3600) == [0, 0]
     for rank in (0, 1):
         steps, memory, files = np.load(tmp_path / f"soak-{rank}.npy")[4:].T
         slope = np.polyfit(steps / 100, memory / 2**20, 1)[0]
