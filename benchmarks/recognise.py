@@ -94,7 +94,13 @@ def measured(folder: Path, model: str, people: int) -> list[str]:
         row("any", -1.0, score, mine, right),
     ]
     thresholds = sorted(description.thresholds.items(), reverse=True)
-    return [*rows, *(row(f"{far:g}", threshold, score, mine, right) for far, threshold in thresholds)]
+    rows += [row(f"{far:g}", threshold, score, mine, right) for far, threshold in thresholds]
+    if not thresholds:
+        rows += [
+            "",
+            "No threshold is stored with this model (`marginface threshold` stores one), so everybody gets a name.",
+        ]
+    return rows
 
 
 def row(far: str, threshold: float, score: np.ndarray, mine: np.ndarray, right: np.ndarray) -> str:
