@@ -38,12 +38,8 @@ class OneVsRest:
             spare_TK = self.workspace.get("spare", bits_TK.shape, bits_TK)
             linear_T = torch.sub(bits_TK, LINEAR_BIT, out=spare_TK).clamp_min_(0).sum(1) / BITS
             powers_TK = bits_TK.clamp_max_(LINEAR_BIT).exp2_()
-            # log1p, which takes five times as long as log: log(1 + p), and what of p was lost when 1 was added
-            above_TK = torch.add(powers_TK, 1, out=self.workspace.get("above", bits_TK.shape, bits_TK))
-            kept_TK = torch.sub(above_TK, 1, out=spare_TK)
-            lost_T = torch.sub(powers_TK, kept_TK, out=spare_TK).div_(above_TK).sum(1)
-            self.sums_AV[1, rows] += powers_TK.div_(above_TK).sum(1)
-            self.sums_AV[0, rows] += above_TK.log2_().sum(1) / BITS + lost_T + linear_T
+            self.sums_AV[0, rows] += torch.log1p(powers_TK, out=spare_TK).sum(1) + linear_T
+            self.sums_AV[1, rows] += self._probability(powers_TK).sum(1)
 
     def _bits(self, products_TK: Tensor, offset_T1: Tensor) -> Tensor:
         """Logits of the other classes in bits."""
