@@ -4,7 +4,7 @@ The study of the VN-Celeb fork of AdaFace in small: a model trained on sharp fac
 augmentations on blurred pictures of its training people, their sharp ones beside; then its embedding layer is refitted
 on the sharp ones alone. Claims: clearly better on blur, no worse on sharp pictures. Run
 `python benchmarks/finetune_blur.py runs/lfw-scratch lfw` (19 minutes on two busy cores), or with --quick for a look.
-Writes benchmarks/finetune_blur.md with --write.
+Writes the first part of benchmarks/finetune_blur.md with --write; its sections about other runs stay.
 
 lfw holds train/ and val/, aligned faces in a folder a person, and pairs_val.txt.
 """
@@ -193,11 +193,12 @@ def main() -> None:
 
 def page(lines: list[str]) -> str:
     about = (__doc__ or "").split("\n\n")
+    sections = PAGE.read_text(encoding="utf-8").partition("\n## ") if PAGE.exists() else ("", "", "")
     command = "python benchmarks/finetune_blur.py runs/lfw-scratch lfw --write"
     return "\n".join([
-        "# Fine-tuning on blurred faces", "", " ".join(about[1].split(" Run `")[0].split()), "",
+        "# Fine-tuning on blurred faces", "", " ".join(about[1].split(" Claims:")[0].split()), "",
         *lines, "", "Intervals: bootstrap over people.", "", "```sh", command, "```", "",
-    ])  # fmt: skip
+    ]) + "".join(sections[1:])  # fmt: skip
 
 
 if __name__ == "__main__":
