@@ -97,7 +97,8 @@ class ViT(Backbone):
         tokens = (self.image_size[0] // patch_size) * (self.image_size[1] // patch_size)
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dim))
         if mask_ratio is not None:
-            self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+            # not learned where no token is dropped, or DistributedDataParallel would wait for its gradient
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, dim), requires_grad=mask_ratio > 0)
         self.patch_embed = PatchEmbed(dim, patch_size)
         self.blocks = nn.ModuleList(
             Block(dim, heads, mlp_ratio, drop_path * i / max(depth - 1, 1)) for i in range(depth)
