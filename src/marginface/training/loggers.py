@@ -24,8 +24,8 @@ def check_logger(name: str) -> None:
 def create_loggers(name: LoggerName, folder: Path, config: dict[str, Any]) -> list[Logger]:
     """TensorBoard in the run's folder, and the one named beside it, which is told the whole configuration.
 
-    Weights & Biases obeys WANDB_MODE and so on, its project is `marginface`; MLflow writes to MLFLOW_TRACKING_URI, or into the run's
-    folder without one.
+    Weights & Biases obeys WANDB_MODE and so on, its project is `marginface`; MLflow writes to MLFLOW_TRACKING_URI, or
+    into the run's folder without one.
     """
     loggers: list[Logger] = [TensorBoardLogger(folder, name="tensorboard", version="")]
     if name != "tensorboard":
