@@ -57,7 +57,7 @@ class Gallery:
     def _pooled(self) -> tuple[list[str], Matrix]:
         """One vector a person: the weighted mean of his or hers; a product with it is the mean of the cosines.
 
-        Normalised again, it would raise all similarities, those of strangers too, over what thresholds were measured on.
+        Normalised again, it would raise all similarities, those of strangers too, over what thresholds hold for.
         """
         if self._names is not None:
             return self._names, self._matrix
