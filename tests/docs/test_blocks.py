@@ -36,7 +36,7 @@ NOT_RUN = {
     "needs the faces of LFW": "an hour of training comes before; docs/models.md makes int8 of another model, nightly",
     "serves until Ctrl-C": "it would not return; tests/demo opens the page",
 }
-LONG = ("models", "guides/coming-from-adaface")  # int8, and fine-tuning a network of real size: nightly
+LONG = ("models", "guides/coming-from-adaface", "guides/coming-from-openvino")  # int8, networks of real size: nightly
 EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf")}
 ABOUT_PEOPLE = ("gallery", "identify", "verify")  # they store vectors in Milvus
 

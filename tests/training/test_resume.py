@@ -60,7 +60,8 @@ def values(folder: Path) -> list[str]:
     return [",".join(row.split(",")[:4] + row.split(",")[7:]) for row in rows(folder)]
 
 
-@pytest.mark.parametrize("moment", [5, 10])  # after a checkpoint at 4 and 8; mid-epoch, as an epoch has 6 steps
+# after a checkpoint at 4 and 8; mid-epoch, as an epoch has 6 steps
+@pytest.mark.parametrize("moment", [pytest.param(5, marks=pytest.mark.slow), 10])
 def test_sigkill_mid_epoch(undisturbed: tuple[Path, list[str]], moment: int) -> None:
     folder, words = undisturbed
     killed = folder / "runs" / f"killed-{moment}"

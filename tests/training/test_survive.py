@@ -107,7 +107,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return found
 
 
-@pytest.mark.parametrize(("times", "epochs"), [(3, 10), pytest.param(20, 75, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("times", "epochs"), [(2, 10), pytest.param(20, 75, marks=pytest.mark.slow)])
 def test_killed_again_and_again(times: int, epochs: int, runs: Runs) -> None:
     undisturbed = "whole" if epochs == 10 else f"whole-{epochs}"
     if epochs != 10:
