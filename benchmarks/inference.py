@@ -36,6 +36,11 @@ CALIBRATION = 16  # faces; the benchmark asks how fast int8 is, not how good
 ROUNDS = 20  # at most; two at least
 EAGER = "eager float32 NCHW (the papers)"
 GOALS = {("iresnet50", 32): 7.0, ("mobilefacenet", 32): 5.0, ("iresnet50", 1): 4.0, ("mobilefacenet", 1): 2.0}
+WEIGHTS = (
+    "Weights are random, so the cosines tell what rounding does to a network that learned nothing. Trained ones are "
+    "kinder: `lfw-scratch` keeps a cosine of 0.99999 in bfloat16, and its accuracy in int8 "
+    "([docs/deploy.md](../docs/deploy.md))."
+)
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -235,6 +240,7 @@ if __name__ == "__main__":
     if given.quick:
         given.models, given.batches, given.seconds = ["small"], [1, 4], 2
     text = f"# Inference\n\n`python benchmarks/inference.py`: medians, all ways in turns in one process; {machine()}.\n"
+    text += f"\n{WEIGHTS}\n"
     measured = {}
     print(text)
     for name in given.models:
