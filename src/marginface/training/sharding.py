@@ -12,7 +12,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from typing_extensions import override
 
 from marginface.backbones import Backbone
 
@@ -24,7 +23,6 @@ class ShardedStrategy(DDPStrategy):
         super().__init__(**options)  # type: ignore[arg-type]  # passed on as they are
         self._backward_sync_control = _ParallelBackwardSyncControl()
 
-    @override
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
         return cast(DistributedDataParallel, module)  # it gathers weights and sends gradients by itself
 
