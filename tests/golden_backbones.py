@@ -80,11 +80,25 @@ def embeddings(name: str) -> np.ndarray:
 def tolerance(name: str, dtype: torch.dtype) -> float:
     """Largest difference of `embeddings(name)` allowed, by the manifest's rule."""
     scale = np.abs(embeddings(name)).max()
+    words = entry(name)["tolerance"][str(dtype).removeprefix("torch.")]
+    share = float(number(r"([\d.e-]+)\*output_max_abs", words))
     if dtype == torch.float64:
-        return 1e-9 * scale
+        return share * scale
     # the reference's own deviation is that of what it returns, for AdaFace the direction
-    own = 10 * entry(name)["reference_float32_max_abs_deviation"] / entry(name)["output_max_abs"]
-    return max(2e-5, own) * scale
+    own = float(number(r"([\d.e-]+)\*reference_float32_max_abs_deviation", words))
+    own *= entry(name)["reference_float32_max_abs_deviation"] / entry(name)["output_max_abs"]
+    return max(share, own) * scale
+
+
+def train_tolerance(name: str) -> float:
+    """Largest difference in float64 after a training step, as a share of the largest number recorded."""
+    return float(number(r"([\d.e-]+)\*max\|array\| in float64", entry(name)["train_mode"]["tolerance"]))
+
+
+def number(pattern: str, words: str) -> str:
+    """The one number in the manifest's words where the pattern says; a folder with other words is an error."""
+    (found,) = re.findall(pattern, words)
+    return found
 
 
 def ours(name: str) -> tuple[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,11 @@ def arrays(name: str) -> dict[str, np.ndarray]:
     """The arrays of one npz file; never unpickles."""
     with np.load(FOLDER / name, allow_pickle=False) as file:
         return dict(file)
+
+
+def tolerance(name: str) -> dict[str, float]:
+    """{"rtol": ..., "atol": ...} in float64, out of the manifest's words."""
+    words = entry(name)["tolerance"]
+    found = re.findall(r"(rtol|atol) ([\d.e+-]+)", words["float64"] if isinstance(words, dict) else words)
+    assert {key for key, _ in found} == {"rtol", "atol"}, words
+    return {key: float(value) for key, value in found}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from golden_files import arrays, entries, entry
+from golden_files import arrays, entries, entry, tolerance
 from marginface.margins import BinaryMargin, Margin, create_margin
 from marginface.margins.base import valid_rows
 from marginface.margins.elasticface import ElasticFace
@@ -173,12 +173,6 @@ def build(name: str, num_classes: int) -> Margin | BinaryMargin:
     if family.margin == "sphereface2":
         options = options | {"num_classes": num_classes}
     return create_margin(family.margin, **options).double()
-
-
-def tolerance(name: str) -> dict[str, float]:
-    """{"rtol": …, "atol": …} out of the manifest's words."""
-    words = entry(name)["tolerance"]["float64"].replace(",", "").split()
-    return {words[0]: float(words[1]), words[2]: float(words[3])}
 
 
 def close(name: str, what: str, ours: Tensor, theirs: np.ndarray) -> None:
