@@ -85,14 +85,14 @@ def curricularface(cos: list[float], y: int, norm: float) -> Logits:
 def sv_softmax(target: str) -> Callable[[list[float], int, float], Logits]:
     def logits(cos: list[float], y: int, norm: float) -> Logits:
         phi = cos[y] - 0.35 if target == "am" else arc(cos[y], 0.5, "linear")
-        return with_target(30, [1.2 * c + 1.2 - 1 if c > phi else c for c in cos], y, phi)
+        return with_target(30, [1.1 * c + 1.1 - 1 if c > phi else c for c in cos], y, phi)
 
     return logits
 
 
 def mv_softmax(target: str) -> Callable[[list[float], int, float], Logits]:
     def logits(cos: list[float], y: int, norm: float) -> Logits:
-        full = cos[y] - 0.35 if target == "am" else arc(cos[y], 0.5)
+        full = cos[y] - 0.35 if target == "am" else arc(cos[y], 0.35)
         phi = full if cos[y] > (0.35 if target == "am" else 0) else cos[y]
         return with_target(32, [1.12 * (c + 1) - 1 if c > full else c for c in cos], y, phi)
 

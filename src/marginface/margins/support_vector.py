@@ -15,14 +15,14 @@ class SVSoftmax(Margin):
     """Support vectors, the negatives with cos θ_j > φ_y, become t·cos θ_j + t − 1; t = 1 turns this off.
 
     φ_y is the target after the margin: cos θ_y − m ("am", m 0.35 unless given) or ArcFace with the "linear"
-    overflow ("arc", m 0.5 unless given), as in OpenVINO's face recognition training.
+    overflow ("arc", m 0.5 unless given), with s and t as in OpenVINO's face recognition training.
     """
 
     def __init__(
         self,
         s: float = 30.0,
         m: float | None = None,
-        t: float = 1.2,
+        t: float = 1.1,
         target: Target = "am",
         **options: Unpack[MarginOptions],
     ) -> None:
@@ -63,7 +63,7 @@ class MVSoftmax(SVSoftmax):
     def __init__(
         self,
         s: float = 32.0,
-        m: float | None = None,
+        m: float = 0.35,
         t: float = 1.12,
         target: Target = "am",
         **options: Unpack[MarginOptions],
