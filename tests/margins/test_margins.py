@@ -46,11 +46,18 @@ def test_parameters_are_accepted(name: str) -> None:
     create_margin(name, **needed)
 
 
+@pytest.mark.parametrize(("given", "found"), [(True, "true"), ("straight-through", "straight_through")])
+@pytest.mark.parametrize("name", ["arcface", "uniface"])
+def test_the_gradient_may_be_given_as_yaml_reads_it(name: str, given: object, found: str) -> None:
+    assert create_margin(name, margin_grad=given).margin_grad == found
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("arcface", {"overflow": "wrap"}),
         ("arcface", {"margin_grad": "none"}),
+        ("arcface", {"margin_grad": False}),
         ("arcface", {"s": 0}),
         ("magface", {"target": "sphere"}),
         ("magface", {"l_a": 110, "u_a": 10}),

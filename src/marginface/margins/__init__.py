@@ -80,6 +80,8 @@ def create_margin(name: str, **parameters: Any) -> Margin | BinaryMargin:
     for parameter in parameters:
         if parameter not in valid:
             raise InputError(f"margin {name!r} has no parameter {parameter!r}; it takes {', '.join(valid)}.")
+    if "margin_grad" in parameters:  # YAML reads true as a boolean; straight-through is the usual spelling
+        parameters["margin_grad"] = str(parameters["margin_grad"]).lower().replace("-", "_")
     return MARGINS[name](**parameters)
 
 
