@@ -10,11 +10,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import nn
 
 from marginface.backbones import create_backbone
 from marginface.errors import InputError
 from marginface.weights import import_checkpoint, recognise
+from marginface.weights.container import read
 
 
 class Attack:
@@ -31,13 +33,6 @@ class Attack:
 def state() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     return create_backbone("mobilefacenet", num_features=8).state_dict()
-
-
-@pytest.fixture(scope="module")
-def good(state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("good") / "backbone.pth"
-    torch.save(state, path)
-    return path.read_bytes()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -91,6 +86,10 @@ def test_whole_pickled_model_is_refused(tmp_path: Path) -> None:
         (b"", "is empty; fetch it again"),
         (b"<!DOCTYPE html><html>Virus scan warning</html>", "is a web page, not a checkpoint"),
         (b"\n  <HTML><body>404", "is a web page, not a checkpoint"),
+        (b"\xef\xbb\xbf<!-- saved --><html>", "is a web page, not a checkpoint"),
+        (b"<Error><Code>AccessDenied</Code>", "is a web page, not a checkpoint"),
+        (b'{"error": "quota exceeded"}', "is JSON, not a checkpoint: a server's answer"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "is a JPEG picture, not a checkpoint"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
         (b"\x08\x07\x12\x07pytorch", "it looks like ONNX"),
         (b"\x1f\x8b\x08\x00", "is gzip-compressed; unpack it first"),
@@ -104,7 +103,10 @@ def test_what_is_no_checkpoint(content: bytes, message: str, tmp_path: Path) -> 
         import_checkpoint(tmp_path / "backbone.pth")
 
 
-def test_truncated_file(good: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("legacy", [False, True])
+def test_truncated_file(legacy: bool, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "backbone.pth", _use_new_zipfile_serialization=not legacy)
+    good = (tmp_path / "backbone.pth").read_bytes()
     (tmp_path / "backbone.pth").write_bytes(good[: len(good) // 2])
     with pytest.raises(InputError, match=r"is truncated or no PyTorch checkpoint \([\d,]+ bytes\); fetch it again"):
         import_checkpoint(tmp_path / "backbone.pth")
@@ -158,11 +160,14 @@ def test_parallel_prefix_and_half_precision_are_undone_and_told(state: Any) -> N
     assert "stored as float16; converted to float32" in model.notes
 
 
-def test_safetensors_are_read_too(state: Any, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(state, tmp_path / "renamed.pth")
-    assert import_checkpoint(tmp_path / "renamed.pth").backbone == "mobilefacenet"
+@pytest.mark.parametrize("first", range(0, 256, 8))
+def test_safetensors_are_read_whatever_their_length_looks_like(first: int, tmp_path: Path) -> None:
+    """They begin with the length of their header, which may begin like another kind of file: 8 like ONNX."""
+    tensors = {"a": torch.ones(1)}
+    missing = (first - save(tensors, {"note": ""})[0]) % 256
+    (tmp_path / "renamed.pth").write_bytes(save(tensors, {"note": "x" * missing}))
+    assert (tmp_path / "renamed.pth").read_bytes()[0] == first
+    assert read(tmp_path / "renamed.pth").keys() == {"a"}
 
 
 @pytest.mark.parametrize(

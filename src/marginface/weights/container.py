@@ -26,9 +26,19 @@ HARMLESS = re.compile(
 # where projects keep the network's state dict within a checkpoint, first match first
 NETWORK = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "backbone", "net")
 PARTIAL_FC = "state_dict_softmax_fc"
+OLD_PYTORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before version 1.6
 
+A_PAGE = (
+    "a web page, not a checkpoint: the server answered with a page instead of the file; open the link in a browser and "
+    "save what it offers"
+)
 BEGINNINGS = {
+    b"<": A_PAGE,
+    b"{": "JSON, not a checkpoint: a server's answer instead of the file, or a description that lies beside it",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with: git lfs pull",
+    b"\xff\xd8\xff": "a JPEG picture, not a checkpoint; give the .pth file",
+    b"\x89PNG": "a PNG picture, not a checkpoint; give the .pth file",
+    b"\x93NUMPY": "a numpy array, not a checkpoint; give the .pth file",
     b"\x08": "no PyTorch file; it looks like ONNX, which holds no training weights, so ask for the .pth file",
     b"\x1f\x8b": "gzip-compressed; unpack it first",
     b"\x89HDF": "HDF5, as Keras writes it; there is no importer for it, so ask for PyTorch weights",
@@ -65,16 +75,12 @@ def read(path: Path) -> Any:
         beginning = file.read(512)
     if not beginning:
         raise InputError(f"{path} is empty; fetch it again")
-    if re.match(rb"\s*<(!doctype|html|\?xml)", beginning, re.IGNORECASE):
-        raise InputError(
-            f"{path} is a web page, not a checkpoint: the server answered with a page instead of the file; "
-            f"open the link in a browser and save what it offers"
-        )
-    for magic, meaning in BEGINNINGS.items():
-        if beginning.startswith(magic):
-            raise InputError(f"{path} is {meaning}")
-    if beginning[8:9] == b"{":
+    if beginning[5:9] == b"\0\0\0{":  # first of all: eight bytes of length may look like anything
         return _read_safetensors(path)
+    text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for magic, meaning in BEGINNINGS.items():
+        if text.startswith(magic):
+            raise InputError(f"{path} is {meaning}")
     zipped = beginning.startswith(b"PK")
     if zipped:
         _refuse_archive(path)
@@ -96,7 +102,10 @@ def network_state(content: Any, path: Path) -> State:
     inner = next((content[key] for key in NETWORK if _is_state(content.get(key))), content)
     state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
     if not state:
-        raise InputError(f"{path} holds no tensors; its keys are {', '.join(map(str, list(content)[:8]))}")
+        keys = ", ".join(map(str, list(content)[:8]))
+        raise InputError(
+            f"{path} holds no tensors where weights are kept; its keys are {keys}; give a state dict alone"
+        )
     if _is_state(content.get(PARTIAL_FC)):
         state |= {f"softmax_fc.{key}": value for key, value in content[PARTIAL_FC].items()}
     return state
@@ -122,7 +131,7 @@ def _is_state(value: Any) -> bool:
 def _refuse_folder(path: Path) -> None:
     if path.is_dir():
         inside = sorted(p.name for p in path.rglob("*") if p.suffix in (".pth", ".pt", ".ckpt", ".safetensors"))
-        hint = f"give one of its files: {', '.join(inside[:5])}" if inside else "it holds no checkpoint"
+        hint = f"give one of its files: {', '.join(inside[:5])}" if inside else "it holds no checkpoint; give the file"
         raise InputError(f"{path} is a folder; {hint}")
     if not path.is_file():
         raise InputError(f"{path} does not exist; check the name")
@@ -178,7 +187,9 @@ def _unsafe_global(message: str) -> str | None:
 
 
 def _damaged(path: Path, zipped: bool) -> str:
-    if zipped:
+    with path.open("rb") as file:
+        old = file.read(len(OLD_PYTORCH)) == OLD_PYTORCH
+    if zipped or old:
         return (
             f"{path} is truncated or no PyTorch checkpoint ({path.stat().st_size:,} bytes); fetch it again and "
             f"compare the size"

@@ -104,13 +104,13 @@ def _outer(family: Family, prefix: str) -> set[str]:
 def _unknown(state: State, source: str, name: str) -> str:
     for pattern, meaning in FOREIGN.items():
         if any(re.match(pattern, key) for key in state):
-            return f"{name} looks like {meaning}; there is no such backbone here"
+            return f"{name} looks like {meaning}; there is no such backbone here: marginface zoo lists what can be had"
     keys = ", ".join(list(state)[:3])
     if source != "auto":
         return f"{name} is no {source} checkpoint (its first keys are {keys}); let the keys tell with source auto"
     return (
         f"{name} is not recognised: {len(state)} tensors, the first keys are {keys}; "
-        f"known are the checkpoints of {', '.join(SOURCES)}"
+        f"known are the checkpoints of {', '.join(SOURCES)}: marginface zoo lists what can be had"
     )
 
 
