@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from marginface.backbones.fast import BFLOAT16, COMPILED, COSINE, FastPath
+from marginface.backbones.fast import BFLOAT16, COMPILED, COSINE, FLOAT32, FastPath
+from marginface.backbones.openvino_run import OpenVinoRun
 from marginface.embedder import Embedder, ModelConfig
 from marginface.export.deployed import Interface
 from marginface.export.extras import library
 from marginface.export.onnx_file import OnnxRun
 from marginface.export.onnx_file import write as write_onnx
-from marginface.export.openvino_ir import XML, OpenVinoRun
+from marginface.export.openvino_ir import XML
 from marginface.export.openvino_ir import save as save_openvino
 from marginface.export.quantise import calibration, quantise_onnx, quantise_openvino
 from marginface.readers.synthetic import SyntheticFaces
@@ -88,9 +89,9 @@ def memory(work: Callable[[], object]) -> float:
 def engines(made: Embedder, folder: Path, x: torch.Tensor) -> dict[str, tuple[Network, float]]:
     """Name -> (the network, seconds it took to make)."""
     plain = copy.deepcopy(made.backbone).eval()
-    made.backbone.to(memory_format=torch.channels_last)
     ways: dict[str, Callable[[], Network]] = {
         EAGER: lambda: lambda images: plain(images.contiguous()),
+        FLOAT32: lambda: made.backbone,
         BFLOAT16: lambda: FastPath(made.backbone).bfloat16,
         COMPILED: lambda: compiled(made, x),
         "ONNX Runtime float32": lambda: foreign(OnnxRun(folder / "model.onnx")),
@@ -130,7 +131,7 @@ def write_exports(made: Embedder, folder: Path) -> None:
     works: dict[str, Callable[[], None]] = {
         "ONNX": lambda: write_onnx(made, onnx, interface, texts),
         "ONNX int8": lambda: quantise_onnx(onnx, folder / "int8.onnx", batches),
-        "OpenVINO": lambda: save_openvino(library("openvino", "openvino").convert_model(onnx), ir, texts),
+        "OpenVINO": lambda: save_openvino(library("openvino", "openvino").Core().read_model(onnx), ir, texts),
         "OpenVINO int8": lambda: save_openvino(quantise_openvino(ir / XML, batches), integers, texts),
     }
     for name, work in works.items():

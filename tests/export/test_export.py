@@ -1,6 +1,9 @@
 """What leaves the house says the same as what stayed, in the runtime it was made for, and says what it is."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,25 @@ def test_the_other_runtime_gives_the_same_embeddings(
     for count in (1, 3, 5):  # the batch is free
         expected = next(model.raw([faces[:count]]))
         np.testing.assert_allclose(next(again.raw([faces[:count]])), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow  # nncf takes its time to be imported
+def test_nobody_hears_of_an_export(tmp_path: Path) -> None:
+    """openvino and nncf tell Google Analytics of every import and conversion, by a package that comes with them."""
+    needs("openvino")
+    pytest.importorskip("openvino_telemetry")
+    script = """
+import sys
+import torch
+from marginface.backbones.openvino_run import from_torch
+from marginface.export.extras import library
+from_torch(torch.nn.Conv2d(3, 4, 3).eval(), torch.zeros(1, 3, 8, 8))
+library("nncf", "openvino")
+assert not [name for name, module in sys.modules.items() if "openvino_telemetry" in name and module], "it is there"
+"""
+    env = {**os.environ, "HOME": str(tmp_path)}  # where it would leave its identity
+    subprocess.run([sys.executable, "-c", script], check=True, env=env, timeout=120)
+    assert not list(tmp_path.rglob("openvino_ga_cid"))
 
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])

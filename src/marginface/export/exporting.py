@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from marginface.backbones import Backbone
+from marginface.backbones.openvino_run import OpenVinoRun
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.export import onnx_file, openvino_ir
@@ -141,7 +142,7 @@ def reopen(model: Embedder, path: Path, to: str, interface: Interface) -> Embedd
     if to == "onnx":
         run = onnx_file.OnnxRun(path)
     elif to == "openvino":
-        run = openvino_ir.OpenVinoRun(path / openvino_ir.XML)
+        run = OpenVinoRun(path / openvino_ir.XML)
     else:
         with path.open("rb") as file:
             run = torch.export.load(file).module()
