@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from marginface.backbones import create_backbone
-from marginface.backbones.fast import COMPILED, FastPath, tensors
+from marginface.backbones.fast import FastPath, tensors
 from marginface.backbones.preprocess import normalise
 from marginface.errors import InputError
 from marginface.files import replace_folder
@@ -108,15 +108,11 @@ class Embedder:
     def path(self) -> str:
         """The way `embed` went last time, such as "bfloat16, channels last"; "" before the first.
 
-        "bfloat16, compiled (34 s)" tells what compiling cost this process.
+        "bfloat16, compiled (34.1 s)" tells what making and trying ways cost this process.
         """
         if self._fast is None:
             return ""
-        return (
-            f"{self._fast.name} ({self._fast.compile_seconds:.0f} s)"
-            if self._fast.name == COMPILED
-            else self._fast.name
-        )
+        return f"{self._fast.name} ({self._fast.seconds:.1f} s)" if self._fast.seconds >= 0.05 else self._fast.name
 
     def length(self, flip: bool = True) -> int:
         """Numbers in an embedding: twice num_features where the mirror image's is put behind."""

@@ -1,5 +1,9 @@
-"""The fast way keeps the embeddings, is not taken where it would not, and compiles for many images only."""
+"""The fast way keeps the embeddings, is not taken where it would not, and makes nothing for a handful of images."""
 
+import importlib
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -7,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from marginface.backbones import create_backbone, fast
-from marginface.backbones.fast import BFLOAT16, COMPILED, FLOAT32, FastPath
+from marginface.backbones.fast import BFLOAT16, COMPILED, FLOAT32, OPENVINO, FastPath
+from marginface.backbones.openvino_run import OpenVinoRun, from_torch, silent
 
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine with bfloat16, whose cache is empty."""
+    """A machine with bfloat16, whose cache is empty, without OpenVINO."""
     monkeypatch.setattr(fast, "native_bfloat16", lambda _: True)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr(fast, "marker", lambda *_: tmp_path / "compiled" / "marker")
 
 
@@ -63,14 +69,15 @@ def test_compiling_is_for_many_images_and_for_the_full_batch(native: None, monke
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or (lambda x: network(x)))
     path = FastPath(network())
-    path.network(X, fast.RECOMPILE_FROM)
+    few = fast.COMPILE_FROM // fast.RECOMPILE
+    path.network(X, few)
     assert not compiled  # no earlier run left anything behind
     path.network(X, fast.COMPILE_FROM)
     assert (len(compiled), path.name) == (1, COMPILED)
     path.network(X[:1], fast.COMPILE_FROM)  # the last, smaller batch
     assert len(compiled) == 1
     again = FastPath(network())
-    again.network(X, fast.RECOMPILE_FROM)
+    again.network(X, few)
     assert (len(compiled), again.name) == (2, COMPILED)
 
 
@@ -88,6 +95,105 @@ def test_without_a_compiler_the_plain_way_remains(native: None, monkeypatch: pyt
     assert path.name == BFLOAT16
 
 
+@pytest.fixture
+def openvino(native: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and faster than torch."""
+    monkeypatch.delitem(sys.modules, "openvino")
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(fast, "is_faster", lambda network, other, x: True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", ["bf16", "f32"])
+def test_openvino_is_for_many_images_and_any_batch(
+    precision: str, openvino: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "native_bfloat16", lambda _: precision == "bf16")
+    path = FastPath(network())
+    path.network(X, fast.OPENVINO_FROM - 1)
+    assert (path.name, path.seconds) == (BFLOAT16 if precision == "bf16" else FLOAT32, 0)
+    for x in (X, X[:1], X.repeat(3, 1, 1, 1), X.flip(-1)):
+        found = path.network(x, fast.OPENVINO_FROM)(x)
+        difference = (found - path.backbone(x)).abs().max() / found.abs().max()
+        assert difference < (0.03 if precision == "bf16" else 1e-5)
+    assert path.name == OPENVINO[precision]
+    assert path.seconds > 0
+
+
+@torch.no_grad()
+def test_openvino_is_not_taken_where_it_is_slower_or_changes_the_embeddings(
+    openvino: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "is_faster", lambda network, other, x: False)
+    path = FastPath(network())
+    path.network(X, fast.OPENVINO_FROM)
+    assert path.name == BFLOAT16
+    monkeypatch.setattr(fast, "is_faster", lambda network, other, x: True)
+    monkeypatch.setattr(fast, "from_torch", lambda backbone, x: Path("other"))
+    monkeypatch.setattr(
+        fast, "OpenVinoRun", lambda graph, precision: lambda x: torch.linspace(-1, 1, 16).repeat(len(x), 1)
+    )
+    path = FastPath(network())
+    path.network(X, fast.OPENVINO_FROM)
+    assert path.name == BFLOAT16
+
+
+@torch.no_grad()
+def test_compiled_code_must_beat_openvino(openvino: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or (lambda x: network(x)))
+    path = FastPath(network())
+    path.network(X, fast.COMPILE_FROM)
+    assert (len(compiled), path.name) == (0, OPENVINO["bf16"])  # what it might win is less than it costs
+    monkeypatch.setattr(fast, "is_faster", lambda network, other, x: False)
+    path.network(X, fast.COMPILE_PAST_OPENVINO)
+    assert (len(compiled), path.name) == (1, OPENVINO["bf16"])
+    assert not (tmp_path / "compiled").exists()
+
+
+@torch.no_grad()
+def test_two_threads_may_ask_openvino_at_once(openvino: None) -> None:
+    run = OpenVinoRun(from_torch(network(), X[:1]), threads=2)
+    many = X.repeat(16, 1, 1, 1)
+    found: list[Tensor] = []
+
+    def ask() -> None:
+        for _ in range(5):
+            found.append(run(many))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 20
+    assert all(torch.equal(other, found[0]) for other in found)
+
+
+def test_openvino_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its packages report every import and conversion to Google Analytics, where they find this one."""
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    silent("json")
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")
+
+
+def test_faster_means_by_more_than_noise() -> None:
+    def slow(x: Tensor) -> Tensor:
+        time.sleep(0.01)
+        return x
+
+    def alike(x: Tensor) -> Tensor:
+        return slow(x)
+
+    def quick(x: Tensor) -> Tensor:
+        return x
+
+    assert fast.is_faster(quick, slow, X)
+    assert not fast.is_faster(slow, quick, X)
+    assert not fast.is_faster(slow, alike, X)
+
+
 def test_new_weights_make_it_stale() -> None:
     backbone = network()
     path = FastPath(backbone)
@@ -97,4 +203,10 @@ def test_new_weights_make_it_stale() -> None:
     assert path.is_stale()
     path = FastPath(backbone)
     backbone.double()
+    assert path.is_stale()
+
+
+def test_another_number_of_threads_makes_it_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = FastPath(network())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 17)
     assert path.is_stale()
