@@ -12,6 +12,7 @@ from safetensors.torch import save, save_file
 import marginface
 from marginface import cli
 from marginface.backbones import create_backbone
+from marginface.weights.zoo import rows
 
 State = dict[str, torch.Tensor]
 
@@ -206,7 +207,9 @@ def test_another_architecture_is_a_table_of_keys(state: State, capsys: pytest.Ca
 def test_zoo_lists_shows_and_checks(state: State, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["zoo"])
     listed = capsys.readouterr().out
-    assert re.search(r"adaface-ir18-casia .* MIT \(the repository's\).* research only", listed), listed
+    assert re.search(r"adaface-ir18-casia .* 99.13 .* MIT \(the repository's\).* research only", listed), listed
+    for row in rows():  # none is cut short
+        assert re.search(rf"{re.escape(row.command if row.source else row.why)} *{re.escape(row.where)}\n", listed), row
     cli.main(["zoo", "adaface-ir50-ms1mv2"])
     said = capsys.readouterr().out
     assert "https://drive.google.com/file/d/1eUaSHG4pGlIZK7hBkqjyp2fc2epKoBvI" in said
@@ -222,7 +225,15 @@ def test_zoo_lists_shows_and_checks(state: State, capsys: pytest.CaptureFixture[
 
 
 def test_backbones_have_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["backbones", "iresnet50", "mobilefacenet-se"])
+    cli.main(["backbones", "iresnet50", "mobilefacenet-se", "--no_speed"])
     said = capsys.readouterr().out
     assert re.search(r"iresnet50 +43\.59 +6\.31 +112x112 +512", said), said
     assert re.search(r"mobilefacenet-se .* 128x128", said), said
+
+
+def test_backbones_are_timed_here_unless_told_not_to(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["backbones", "small"])
+    said = capsys.readouterr().out
+    assert "images/s here" in said
+    (speed,) = re.findall(r"small +2\.55 +0\.01 +112x112 +512 +([\d.]+)", said)
+    assert float(speed) > 1

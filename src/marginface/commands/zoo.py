@@ -39,12 +39,18 @@ def _list(console: Console, listed: list[Row]) -> None:
         allowed = "research only" if "research" in row.data_terms else row.data_terms.partition(" (")[0]
         table.add_row(row.name, row.backbone, row.trained_on, *figures, row.licence, allowed)
     console.print(table)
+    console.print("\nthe command that imports it, once it is here, and where it is to be had", style="bold")
+    commands = [row.command if row.source else f"{row.name}: no importer, {row.why}" for row in listed]
+    width = max(map(len, commands))
+    for command, row in zip(commands, listed, strict=True):
+        console.print(f"{command:{width}}  {row.where}", highlight=False, markup=False, soft_wrap=True)
     console.print(
-        "percent, as the authors report; IJB-C: TAR at FAR 1e-4. The licence is that of the weights and cannot allow "
-        "more than the data they were trained on. marginface zoo NAME says where it is to be had and "
-        "how to import it, marginface zoo FILE what a file is. Nothing is downloaded.",
+        "\npercent, as the authors report; IJB-C: TAR at FAR 1e-4. The licence is that of the weights and cannot allow "
+        "more than the data they were trained on. marginface zoo NAME says all of one, marginface zoo FILE which a "
+        "file is. Nothing is downloaded.",
         style="dim",
         highlight=False,
+        soft_wrap=True,
     )
 
 
