@@ -1,16 +1,18 @@
 """Exact resume: a run killed at any moment and resumed gives the same weights, bit for bit."""
 
+import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from marginface import cli
 from people import write_people
+from training_ranks import command, join, processes
 
-STEPS_PER_EPOCH = 6  # 96 images in batches of 16
 EVERYTHING_WITH_STATE = [
     "--model.backbone=small", "--model.num_features=32", "--model.options.width=8",
     "--data.batch_size=16", "--data.augment.flip=0.5", "--margin.name=adaface", "--margin.options={}",
@@ -19,22 +21,28 @@ EVERYTHING_WITH_STATE = [
 ]  # fmt: skip
 
 
-def command(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "marginface", "train", f"--output={folder / 'runs'}", *words]
+def start(folder: Path, name: str, *words: str) -> BaseProcess:
+    """`marginface train`, in a process of its own; what it says goes to name.log.0."""
+    (process,) = processes(1, command, folder / f"{name}.log", ["train", f"--output={folder / 'runs'}", *words])
+    return process
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *words), capture_output=True, text=True, timeout=300)
+def finish(folder: Path, name: str, *words: str) -> None:
+    assert join([start(folder, name, *words)]) == [0], said(folder, name)
+
+
+def said(folder: Path, name: str) -> str:
+    return (folder / f"{name}.log.0").read_text()
 
 
 def rows(folder: Path) -> list[str]:
     return (folder / "metrics.csv").read_text().splitlines()
 
 
-def wait_for(check: object, process: subprocess.Popen[bytes], seconds: float = 240) -> None:
+def wait_for(check: Callable[[], bool], process: BaseProcess, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        if check():  # type: ignore[operator]
+    while time.monotonic() < end and process.is_alive():
+        if check():
             return
         time.sleep(0.01)
     pytest.fail("the run ended or stalled before it could be interrupted")
@@ -46,8 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[st
     folder = tmp_path_factory.mktemp("resume")
     people = write_people(folder / "people")
     words = [*EVERYTHING_WITH_STATE, f"--data.train={people}", f"--data.val=[{people}]"]
-    done = run(folder, "--name=undisturbed", *words)
-    assert done.returncode == 0, done.stderr
+    finish(folder, "undisturbed", "--name=undisturbed", *words)
     return folder, words
 
 
@@ -60,18 +67,17 @@ def values(folder: Path) -> list[str]:
     return [",".join(row.split(",")[:4] + row.split(",")[7:]) for row in rows(folder)]
 
 
-# after a checkpoint at 4 and 8; mid-epoch, as an epoch has 6 steps
-@pytest.mark.parametrize("moment", [pytest.param(5, marks=pytest.mark.slow), 10])
+@pytest.mark.parametrize("moment", [5, 10])  # after a checkpoint at 4 and 8; mid-epoch, as an epoch has 6 steps
 def test_sigkill_mid_epoch(undisturbed: tuple[Path, list[str]], moment: int) -> None:
     folder, words = undisturbed
     killed = folder / "runs" / f"killed-{moment}"
-    with subprocess.Popen(command(folder, f"--name={killed.name}", *words), stdout=subprocess.DEVNULL) as process:
-        seen = lambda: (killed / "metrics.csv").is_file() and any(r.startswith(f"{moment},") for r in rows(killed))  # noqa: E731
-        wait_for(seen, process)
-        process.send_signal(signal.SIGKILL)
+    process = start(folder, killed.name, f"--name={killed.name}", *words)
+    seen = lambda: (killed / "metrics.csv").is_file() and any(r.startswith(f"{moment},") for r in rows(killed))  # noqa: E731
+    wait_for(seen, process)
+    process.kill()
+    assert join([process]) == [-signal.SIGKILL]
     assert not (killed / "model").exists()
-    resumed = run(folder, f"--resume={killed}")
-    assert resumed.returncode == 0, resumed.stderr
+    finish(folder, killed.name, f"--resume={killed}")
     assert weights(killed) == weights(folder / "runs" / "undisturbed")
     assert values(killed) == values(folder / "runs" / "undisturbed")
 
@@ -80,21 +86,19 @@ def test_sigkill_mid_epoch(undisturbed: tuple[Path, list[str]], moment: int) -> 
 def test_a_polite_stop_says_how_to_go_on(undisturbed: tuple[Path, list[str]], number: signal.Signals) -> None:
     folder, words = undisturbed
     stopped = folder / "runs" / f"stopped-{number}"
-    with subprocess.Popen(
-        command(folder, f"--name={stopped.name}", *words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        wait_for(lambda: (stopped / "metrics.csv").is_file() and len(rows(stopped)) > 3, process)
-        process.send_signal(number)
-        assert process.stderr is not None
-        message = process.stderr.read().decode()
-    assert process.returncode == 128 + number
-    assert f"marginface train --resume {stopped}" in message
-    assert run(folder, f"--resume={stopped}").returncode == 0
+    process = start(folder, stopped.name, f"--name={stopped.name}", *words)
+    wait_for(lambda: (stopped / "metrics.csv").is_file() and len(rows(stopped)) > 3, process)
+    os.kill(process.pid or 0, number)
+    assert join([process]) == [128 + number]
+    assert f"marginface train --resume {stopped}" in said(folder, stopped.name)
+    finish(folder, stopped.name, f"--resume={stopped}")
     assert weights(stopped) == weights(folder / "runs" / "undisturbed")
 
 
-def test_another_architecture_is_refused(undisturbed: tuple[Path, list[str]]) -> None:
+def test_another_architecture_is_refused(
+    undisturbed: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, _ = undisturbed
-    refused = run(folder, f"--resume={folder / 'runs' / 'undisturbed'}", "--model.num_features=16")
-    assert refused.returncode == 2
-    assert "holds another backbone than the configuration names" in refused.stderr
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", f"--resume={folder / 'runs' / 'undisturbed'}", "--model.num_features=16"])
+    assert "holds another backbone than the configuration names" in capsys.readouterr().err
