@@ -39,7 +39,8 @@ def from_torch(backbone: nn.Module, x: Tensor) -> Any:
     """OpenVINO's graph of `backbone`, in evaluation mode, for any number of images like `x`, float32 (N, 3, H, W)."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of sizes that become constants: `fast` tries two numbers of images
-        traced = torch.jit.trace(backbone, x.contiguous(), check_trace=False)  # which takes as long as the rest
+        trace: Any = torch.jit.trace  # it has no types
+        traced = trace(backbone, x.contiguous(), check_trace=False)  # the check would take as long as the rest
         return silent("openvino").convert_model(traced, input=[-1, *x.shape[1:]])
 
 
