@@ -31,6 +31,14 @@ def margin_for(name: str, num_classes: int, **options: Any) -> Any:
     return create_margin(name, **options)
 
 
+def insightface_margin(hyper: dict[str, Any]) -> Any:
+    """CombinedMarginLoss: a CosFace as soon as m3 > 0, else straight-through."""
+    options = {"s": hyper["s"], "interclass_filter": hyper.get("interclass_filtering_threshold", 0.0)}
+    if hyper["m3"] > 0:
+        return create_margin("cosface", m=hyper["m3"], **options)
+    return create_margin("combined", m1=hyper["m1"], m2=hyper["m2"], m3=0.0, **options)
+
+
 def is_binary(name: str) -> bool:
     return isinstance(margin_for(name, 10), BinaryMargin)
 

@@ -11,7 +11,16 @@ from torch import Tensor
 from golden_files import arrays, entries, entry
 from marginface.margins import create_margin
 from marginface.softmax import MarginSoftmax, head
-from softmax_cases import BINARY_MARGINS, SOFTMAX_MARGINS, VARIANTS, Batch, batch, margin_for, train_steps
+from softmax_cases import (
+    BINARY_MARGINS,
+    SOFTMAX_MARGINS,
+    VARIANTS,
+    Batch,
+    batch,
+    insightface_margin,
+    margin_for,
+    train_steps,
+)
 
 CASES = [(name, "plain") for name in SOFTMAX_MARGINS + BINARY_MARGINS]
 CASES += [("arcface", variant) for variant in VARIANTS if variant != "plain"]
@@ -79,14 +88,10 @@ def fused_case(rank: int, size: int) -> dict[str, Tensor]:
 def golden_case(name: str, rank: int) -> dict[str, Tensor]:
     """A recorded step of InsightFace's PartialFC_V2 on several ranks."""
     facts, data = entry(name), {key: torch.from_numpy(value) for key, value in arrays(name).items()}
-    hyper = facts["hyper_parameters"]
-    margin = create_margin("cosface", s=hyper["s"], m=hyper["m3"])
-    if hyper["m3"] == 0:
-        margin = create_margin("arcface", s=hyper["s"], m=hyper["m2"])
     subject = MarginSoftmax(
         data["weight"].shape[1],
         len(data["weight"]),
-        margin,
+        insightface_margin(facts["hyper_parameters"]),
         process_group=dist.group.WORLD,
         sample_rate=facts["sample_rate"],
         unlabelled="negatives",

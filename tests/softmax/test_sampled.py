@@ -1,6 +1,5 @@
 """Partial FC against InsightFace's numbers, and what a draw must always hold."""
 
-from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -9,21 +8,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from golden_files import arrays, entries, entry
-from marginface.margins import create_margin
+from golden_files import arrays, entries, entry, tolerance
 from marginface.softmax import MarginSoftmax, head
 from marginface.softmax.sampled import choose_classes, columns_of
-from softmax_cases import SOFTMAX_MARGINS, batch, head_for, margin_for, train_steps, worst
+from softmax_cases import SOFTMAX_MARGINS, batch, head_for, insightface_margin, margin_for, train_steps, worst
 
 ONE_PROCESS = [name for name in entries("pfc/") if entry(name)["world_size"] == 1]
-
-
-def insightface_margin(hyper: dict[str, Any]) -> Any:
-    """CombinedMarginLoss: a CosFace as soon as m3 > 0, else straight-through."""
-    options = {"s": hyper["s"], "interclass_filter": hyper.get("interclass_filtering_threshold", 0.0)}
-    if hyper["m3"] > 0:
-        return create_margin("cosface", m=hyper["m3"], **options)
-    return create_margin("combined", m1=hyper["m1"], m2=hyper["m2"], m3=0.0, **options)
 
 
 def steps_of(data: dict[str, np.ndarray]) -> list[dict[str, Tensor]]:
@@ -59,7 +49,7 @@ def test_equals_insightface(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         loss = subject(x_ND, step["labels"])
         optimizer.zero_grad()
         loss.backward()
-        close = {"rtol": 1e-7, "atol": 1e-9}
+        close = tolerance(name)
         torch.testing.assert_close(loss.detach(), step["loss"].view(()), **close)
         torch.testing.assert_close(x_ND.grad, step["grad_x"], **close)
         torch.testing.assert_close(subject.weight.grad, step["grad_weight"], **close)

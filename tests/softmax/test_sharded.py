@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden_files import arrays, entries, entry
+from golden_files import arrays, entries, entry, tolerance
 from marginface.margins import create_margin
 from marginface.softmax import MarginSoftmax
 from marginface.softmax.sharded import shard_range
@@ -110,7 +110,7 @@ def test_equals_insightface(name: str, ranks: dict[int, Found]) -> None:
     for rank, found in enumerate(ranks[entry(name)["world_size"]]):
         for key, value in found[name].items():
             expected = torch.from_numpy(data[f"rank{rank}_{key}"]).reshape(value.shape)
-            torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(value, expected, **tolerance(name))
 
 
 @pytest.mark.parametrize(("num_classes", "size"), [(10, 3), (11, 2), (2, 4), (8, 8), (7, 1)])
