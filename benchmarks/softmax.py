@@ -181,10 +181,8 @@ def on_device(step: Step) -> float:
 
 def machine_steps(rows: int, num_classes: int, device: str) -> dict[str, Step]:
     """What the floor is made of: the three products of all blocks in both types, and one pass over memory."""
-    block = default_block(rows, FEATURES, torch.device(device))
-    blocks = max(1, round(num_classes / block))
 
-    def repeated(multiply: Step) -> Step:
+    def repeated(multiply: Step, blocks: int) -> Step:
         def step() -> None:
             for _ in range(blocks):
                 multiply()
@@ -193,12 +191,14 @@ def machine_steps(rows: int, num_classes: int, device: str) -> dict[str, Step]:
 
     steps: dict[str, Step] = {}
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        block = default_block(rows, FEATURES, dtype, torch.device(device))
+        blocks = max(1, round(num_classes / block))
         shapes = (rows, FEATURES), (block, FEATURES), (rows, block)
         x, w, p = (torch.randn(shape, device=device).to(dtype) for shape in shapes)
         out, by_x, by_w = torch.empty_like(p), torch.empty_like(x), torch.empty_like(w)
-        steps[f"{name} xW"] = repeated(lambda x=x, w=w, out=out: product(x, w, lambda: out))
-        steps[f"{name} pW"] = repeated(lambda p=p, w=w, by_x=by_x: product(p, w.T, lambda: by_x))
-        steps[f"{name} pX"] = repeated(lambda p=p, x=x, by_w=by_w: torch.mm(p.T, x, out=by_w))
+        steps[f"{name} xW"] = repeated(lambda x=x, w=w, out=out: product(x, w, lambda: out), blocks)
+        steps[f"{name} pW"] = repeated(lambda p=p, w=w, by_x=by_x: product(p, w.T, lambda: by_x), blocks)
+        steps[f"{name} pX"] = repeated(lambda p=p, x=x, by_w=by_w: torch.mm(p.T, x, out=by_w), blocks)
     big = torch.zeros(PASS, device=device)
 
     return steps | {"memory": lambda: big.add_(1.0)}

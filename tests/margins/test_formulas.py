@@ -122,6 +122,10 @@ def half_strength(cos: list[float], y: int, norm: float) -> Logits:
     return with_target(64, cos, y, cos[y] - 0.5 * 0.35)
 
 
+def filtered_uniface(cos: list[float], y: int, norm: float) -> Logits:
+    return uniface([c if j == y or c <= 0.2 else 0.0 for j, c in enumerate(cos)], y, norm)
+
+
 def sphereface2(cos: list[float], y: int, norm: float) -> Logits:
     g = [2 * ((c + 1) / 2) ** 3 - 1 for c in cos]
     b = create_margin("sphereface2", num_classes=len(cos)).get_parameter("bias").item()
@@ -152,6 +156,7 @@ FORMULAS: list[tuple[str, dict[str, object], Callable[[list[float], int, float],
     ("cosface", {"strength": 0.5}, half_strength),
     ("sphereface2", {}, sphereface2),
     ("uniface", {}, uniface),
+    ("uniface", {"interclass_filter": 0.2}, filtered_uniface),
 ]
 SEEN_ELSEWHERE = {"softmax", *(name for name in MARGINS if name.startswith("elasticface"))}
 

@@ -16,6 +16,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax, not normalised": ("softmax", {}),
     "bfloat16": ("cosface", {"precision": "bfloat16"}),
     "sampled": ("arcface", {"sample_rate": 0.5}),
+    "bending": ("curricularface", {"label_smoothing": 0.1}),
+    "bending, bfloat16": ("arcnegface", {"precision": "bfloat16"}),
+    "bending by masks": ("sv-softmax", {"unlabelled": "negatives"}),
+    "filter": ("arcface", {"margin_options": {"interclass_filter": 0.1}}),
+    "scale from norm": ("sphereface", {}),
+    "without softmax": ("sphereface2", {}),
+    "without softmax, bent by autograd": ("sphereface2", {"margin_options": {"margin_grad": "true"}}),
 }
 
 

@@ -32,14 +32,16 @@ def test_equals_dense(name: str, variant: str) -> None:
     assert worst(train_steps(single, case.x_ND.float(), case.labels_N), expected) <= 1e-5
 
 
+@pytest.mark.parametrize("variant", ["plain", "filter", "true", "straight_through"])
 @pytest.mark.parametrize("name", BINARY_MARGINS)
-def test_one_vs_rest_equals_dense(name: str) -> None:
+def test_one_vs_rest_equals_dense(name: str, variant: str) -> None:
+    options = VARIANTS[variant]
     case = batch()
-    expected = train_steps(head_for(name, case.weight_CD, engine="dense"), case.x_ND, case.labels_N)
-    wide = head_for(name, case.weight_CD, block_size=5)
+    expected = train_steps(head_for(name, case.weight_CD, engine="dense", **options), case.x_ND, case.labels_N)
+    wide = head_for(name, case.weight_CD, block_size=5, **options)
     # dense rounds softplus above 20, as F.softplus does: exp(−20) = 2e-9
     assert worst(train_steps(wide, case.x_ND, case.labels_N), expected) <= 1e-9
-    single = head_for(name, case.weight_CD.float(), block_size=5)
+    single = head_for(name, case.weight_CD.float(), block_size=5, **options)
     assert worst(train_steps(single, case.x_ND.float(), case.labels_N), expected) <= 1e-5
 
 

@@ -127,6 +127,14 @@ class Margin(nn.Module):
         overridden = type(self).bend_negatives is not Margin.bend_negatives
         return overridden or self.interclass_filter > 0 or self.cos_clamp > 0
 
+    @property
+    def written_out(self) -> bool:
+        """Whether `negatives_` is plain arithmetic in place, which can be compiled, and asks nothing of autograd."""
+        if type(self).bend_negatives is Margin.bend_negatives:
+            return True
+        own_way = type(self).bend_negatives_ is not Margin.bend_negatives_
+        return own_way and self.interclass_filter == 0 and self.cos_clamp == 0
+
     def target(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         """The target cosine after the margin: (N,) -> (N,), float32 or wider."""
         cos_N = self._clamp(at_least_float32(cos_N))
@@ -146,13 +154,12 @@ class Margin(nn.Module):
         self, cos_NK: Tensor, cos_y_N: Tensor, bent_N: Tensor, spare_NK: Tensor, slope_NK: Tensor | None
     ) -> None:
         """`negatives` in place, for engines; `slope` receives its derivative where it is given, `spare` anything."""
-        overridden = type(self).bend_negatives is not Margin.bend_negatives
-        if not overridden:
+        if type(self).bend_negatives is Margin.bend_negatives:
             self.clean_(cos_NK, spare_NK, slope_NK)
-        elif self.interclass_filter > 0 or self.cos_clamp > 0:
-            self._negatives_by_autograd_(cos_NK, cos_y_N, bent_N, slope_NK)
-        else:
+        elif self.written_out:
             self.bend_negatives_(cos_NK, cos_y_N, bent_N, spare_NK, slope_NK)
+        else:
+            self._negatives_by_autograd_(cos_NK, cos_y_N, bent_N, slope_NK)
 
     def clean_(self, cos_NK: Tensor, spare_NK: Tensor, slope_NK: Tensor | None) -> None:
         """`clean` in place, as `negatives_`."""

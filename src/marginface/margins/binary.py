@@ -30,6 +30,7 @@ class BinaryMargin(nn.Module):
         positive_weight: float,
         negative_weight: float,
         margin_grad: MarginGrad | None,
+        interclass_filter: float,
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -37,6 +38,7 @@ class BinaryMargin(nn.Module):
         self.positive_weight, self.negative_weight = positive_weight, negative_weight
         self.margin_grad: MarginGrad = margin_grad or self.default_grad
         one_of("margin_grad", self.margin_grad, ("true", "straight_through"))
+        self.interclass_filter = float(interclass_filter)
 
     def forward(self, cos_NC: Tensor, labels_N: Tensor) -> Tensor:
         """Dense cosines to binary logits (N, C); rows labelled outside [0, C) are negative everywhere."""
@@ -58,8 +60,15 @@ class BinaryMargin(nn.Module):
         return self._logits(cos, self.bend_positive(cos))
 
     def negative(self, cos: Tensor) -> Tensor:
-        """Logits of the other cosines, any shape; elementwise."""
+        """Logits of the other cosines, any shape; elementwise. Those above `interclass_filter` count as 0."""
+        if self.interclass_filter > 0:
+            cos = torch.where(cos > self.interclass_filter, 0.0, cos)
         return self._logits(cos, self.bend_negative(cos))
+
+    @property
+    def written_out(self) -> bool:
+        """Whether the derivative of `negative` is the scale alone, so that engines need not ask autograd for it."""
+        return self.interclass_filter == 0 and (self.linear or self.margin_grad == "straight_through")
 
     def bend_positive(self, cos: Tensor) -> Tensor:
         raise NotImplementedError
@@ -68,10 +77,15 @@ class BinaryMargin(nn.Module):
         raise NotImplementedError
 
     def negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
-        """products + offset, which are cosines, to `negative` times `unit`, in place and without gradient.
+        """products + offset, which are cosines, to `negative` times `unit`, in place and without gradient."""
+        if self.interclass_filter == 0:
+            return self.bend_negatives_(products_TK, offset_T1, unit)
+        cos_TK = products_TK.add_(offset_T1)
+        cos_TK.mul_((cos_TK <= self.interclass_filter).to(cos_TK.dtype))
+        return self.bend_negatives_(cos_TK, torch.zeros_like(offset_T1), unit)
 
-        For engines; every margin writes it out in as few passes as there can be.
-        """
+    def bend_negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
+        """The same without the filter; every margin writes it out in as few passes as there can be."""
         raise NotImplementedError
 
     def _logits(self, cos: Tensor, bent: Tensor) -> Tensor:

@@ -28,11 +28,12 @@ class SphereFace2(BinaryMargin):
         t: float = 3.0,
         lw: float = 50.0,
         margin_grad: MarginGrad | None = None,
+        interclass_filter: float = 0.0,
     ) -> None:
         if num_classes < 1 or not 0 < alpha < 1:
             raise InputError(f"sphereface2 needs num_classes ≥ 1 and 0 < alpha < 1, not {num_classes} and {alpha}.")
         bias = _balanced_bias(max(num_classes, 2), alpha, r, m, t)
-        super().__init__(r, bias, alpha * lw / r, (1 - alpha) * lw / r, margin_grad)
+        super().__init__(r, bias, alpha * lw / r, (1 - alpha) * lw / r, margin_grad, interclass_filter)
         self.m, self.t = m, t
 
     def bend_positive(self, cos: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class SphereFace2(BinaryMargin):
     def bend_negative(self, cos: Tensor) -> Tensor:
         return self._g(cos) + self.m
 
-    def negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
+    def bend_negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
         slope, height = 2 / 2**self.t * self.scale * unit, ((self.m - 1) * self.scale + self.bias.detach()) * unit
         return products_TK.add_(offset_T1 + 1).clamp_min_(0).pow_(self.t).mul_(slope).add_(height)
 

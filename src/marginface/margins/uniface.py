@@ -23,8 +23,9 @@ class UniFace(BinaryMargin):
         l: float = 1.0,  # noqa: E741 (the paper's name)
         bias: float = 15.0,
         margin_grad: MarginGrad | None = None,
+        interclass_filter: float = 0.0,
     ) -> None:
-        super().__init__(s, -bias, 1.0, l, margin_grad)
+        super().__init__(s, -bias, 1.0, l, margin_grad, interclass_filter)
         self.m = m
 
     def bend_positive(self, cos: Tensor) -> Tensor:
@@ -33,6 +34,6 @@ class UniFace(BinaryMargin):
     def bend_negative(self, cos: Tensor) -> Tensor:
         return cos
 
-    def negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
+    def bend_negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
         height_T1 = (offset_T1 * self.scale + self.bias.detach()) * unit
         return products_TK.mul_(self.scale * unit).add_(height_T1)

@@ -105,6 +105,7 @@ class MarginSoftmax(CountsOnHost):
         self.fused: FusedSGD | None = None
         self.last_draw: LastDraw | None = None  # where gradients are to be sparse
         self._workspace = Workspace(compile)
+        self._bending = Workspace(compile and margin.written_out)  # of passes which the margin has a part in
         self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
         self.last: LastStep | None = None
         self.reset_parameters()
@@ -228,15 +229,16 @@ class MarginSoftmax(CountsOnHost):
             index_S = self._draw(column_V)
             column_V = columns_of(column_V, index_S)
         device = self.weight.device
+        dtype = product_dtype(self.precision, self._dtype, device, self.num_classes)
         block_size = self.block_size
         if block_size is None:
-            block_size = max(1, default_block(num_rows, self.num_features, device) // self.sub_centers)
+            block_size = max(1, default_block(num_rows, self.num_features, dtype, device) // self.sub_centers)
         return Step(
             objective=self._objective(index_S),
             classes=Classes(self.weight, self.bias, index_S, self.sub_centers, block_size),
             shards=self.shards,
             column_V=column_V,
-            product_dtype=product_dtype(self.precision, self._dtype, device, self.num_classes),
+            product_dtype=dtype,
             rounded=self.precision == "tf32",
             normalised=isinstance(self.margin, BinaryMargin) or self.margin.normalised,
             open_sink=self._open_sink if self.weight.requires_grad else None,
@@ -245,14 +247,12 @@ class MarginSoftmax(CountsOnHost):
 
     def _objective(self, index_S: Tensor | None) -> Objective:
         if isinstance(self.margin, BinaryMargin):
-            return OneVsRest(self.margin, self._workspace)
+            return OneVsRest(self.margin, self._bending)
         num_columns: int | Tensor = self.num_classes
         if index_S is not None and self.label_smoothing > 0:
             num_columns = self.shards.sum(torch.full((), len(index_S), device=index_S.device))
         partial_fc = self.unlabelled == "negatives"
-        return CrossEntropy(
-            self.margin, self._workspace, num_columns, self.label_smoothing, self.focal_gamma, partial_fc
-        )
+        return CrossEntropy(self.margin, self._bending, num_columns, self.label_smoothing, self.focal_gamma, partial_fc)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -15,7 +15,8 @@ from marginface.margins.base import one_of
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 TINY = 1e-12  # rows of the weight shorter than this are divided by it, as in `dense.normalise`
 WORTHWHILE_CLASSES = 8192  # below, bfloat16 saves less time than its rounding costs accuracy
-CPU_BLOCK = 2**21  # numbers in a block: 8 MB in float32, which stays in the last-level cache
+CPU_PRODUCTS = 2**23  # bytes of a block's products, which stay in the last-level cache
+CPU_ROWS = 2**25  # bytes of its rows of the weight; in smaller blocks starting an operation costs more than memory
 CPU_TILE = 2**19  # numbers in a tile: 2 MB in float32, which two cores keep in their own caches
 GPU_BLOCK = 2**25  # launching the operations of smaller blocks would take longer than the operations
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -55,11 +56,13 @@ def native_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def default_block(num_rows: int, num_features: int, device: torch.device) -> int:
-    """Rows of the weight in a block, so that it stays in cache on a CPU and fills the machine on a GPU."""
-    numbers, most = (CPU_BLOCK, 2**14) if device.type == "cpu" else (GPU_BLOCK, 2**16)
-    block = numbers // max(num_rows, num_features)
-    return min(most, max(1024, 1 << (block.bit_length() - 1)))
+def default_block(num_rows: int, num_features: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Rows of the weight in a block of products of `dtype`: it stays in cache on a CPU and fills a GPU."""
+    if device.type == "cpu":
+        block = min(CPU_PRODUCTS // (max(1, num_rows) * dtype.itemsize), CPU_ROWS // (num_features * 4))
+    else:
+        block = min(GPU_BLOCK // max(num_rows, num_features), 2**16)
+    return max(1024, 1 << (block.bit_length() - 1))
 
 
 def tiles(values_RK: Tensor, start: int = 0, stop: int | None = None) -> Iterator[slice]:
@@ -70,10 +73,11 @@ def tiles(values_RK: Tensor, start: int = 0, stop: int | None = None) -> Iterato
         yield slice(first, min(first + height, stop))
 
 
-def row_tiles(values_RK: Tensor, num_labelled: int) -> Iterator[slice]:
-    """`tiles` of the labelled rows, then of those without label; none holds both."""
-    yield from tiles(values_RK, 0, num_labelled)
-    yield from tiles(values_RK, num_labelled)
+def row_tiles(values_RK: Tensor, num_labelled: int, whole: bool) -> Iterator[slice]:
+    """`tiles` of the labelled rows, then of those without label; none holds both. whole: as few as there can be."""
+    for start, stop in ((0, num_labelled), (num_labelled, len(values_RK))):
+        if start < stop:
+            yield from [slice(start, stop)] if whole else tiles(values_RK, start, stop)
 
 
 def product(left_RD: Tensor, right_BD: Tensor, out_RB: Callable[[], Tensor]) -> Tensor:

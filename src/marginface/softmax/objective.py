@@ -8,6 +8,7 @@ K classes of one block. `column_V` is the label as column of the block; outside 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from marginface.margins.base import Margin
+from marginface.softmax.bending import Own, add_powers, bend, bent_gradient
 from marginface.softmax.dense import focal
 from marginface.softmax.kernels import put_targets, row_tiles
 from marginface.softmax.sharded import Shards
@@ -114,63 +116,44 @@ class CrossEntropy:
 
     def add(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
         if self.general:
-            for rows in row_tiles(products_RK, self.num_labelled):
+            for rows in self._tiles(products_RK):
                 self._add_bent(products_RK[rows], offset_R[rows, None], column_V[rows], rows)
             return
         put_targets(products_RK, column_V, float("-inf"))
         powers_RK = products_RK
         if products_RK.dtype != offset_R.dtype:
             powers_RK = self.workspace.get("powers", products_RK.shape, offset_R).copy_(products_RK)
-        if not self.bounded:
-            self._raise_top(powers_RK, slice(None))
-        self.sums_AR[0] += powers_RK.exp2_().sum(1)
+        if self.bounded:
+            self.sums_AR[0] += powers_RK.exp2_().sum(1)
+        else:
+            add_powers(powers_RK, self.top_R, self.sums_AR)
 
     def _add_bent(self, products_TK: Tensor, offset_T1: Tensor, column_T: Tensor, rows: slice) -> None:
-        bent_TK, _ = self._bend(products_TK, offset_T1, rows)
+        factor_T1, by_norm = self.scale_R.detach()[rows, None] * BITS, self.margin.scale_from_norm
+        bent_TK = self.workspace.get("powers", products_TK.shape, offset_T1)
+        spare_TK = self.workspace.spare("spare", bent_TK)
+        own, factor = self._own(rows), None if by_norm else factor_T1
+        self.workspace.run(bend, self.margin, products_TK, offset_T1, own, factor, bent_TK, spare_TK, None)
         bits_TK = bent_TK
-        if self.margin.scale_from_norm:
-            bits_TK = self.workspace.get("slope", bent_TK.shape, bent_TK).copy_(bent_TK)
-        bits_TK.mul_(self.scale_R.detach()[rows, None] * BITS)
+        if by_norm:
+            bits_TK = self.workspace.get("slope", bent_TK.shape, bent_TK).copy_(bent_TK).mul_(factor_T1)
         if self.label_smoothing > 0:
             put_targets(bits_TK, column_T, 0.0)
             self.totals_AR[0, rows] += bits_TK.sum(1) / BITS
         put_targets(bits_TK, column_T, float("-inf"))
-        self._raise_top(bits_TK, rows)
-        powers_TK = bits_TK.exp2_()
-        self.sums_AR[0, rows] += powers_TK.sum(1)
-        if self.margin.scale_from_norm:
+        self.workspace.run(add_powers, bits_TK, self.top_R[rows], self.sums_AR[:, rows])
+        if by_norm:
             put_targets(bent_TK, column_T, 0.0)
             self.totals_AR[1, rows] += bent_TK.sum(1)
-            self.sums_AR[1, rows] += powers_TK.mul_(bent_TK).sum(1)
+            self.sums_AR[1, rows] += bits_TK.mul_(bent_TK).sum(1)
 
-    def _bend(
-        self, products_TK: Tensor, offset_T1: Tensor, rows: slice, with_slope: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """The other classes' cosines after the margin and, if asked for, the derivative, None where it is 1.
+    def _tiles(self, products_RK: Tensor) -> Iterator[slice]:
+        return row_tiles(products_RK, self.num_labelled, whole=self.workspace.compiled)
 
-        Rows without label are only cleaned: they have no target.
-        """
-
-        def memory(name: str) -> Tensor:
-            return self.workspace.get(name, products_TK.shape, offset_T1)
-
-        cos_TK = memory("powers").copy_(products_TK).add_(offset_T1)
-        if not self.margin.bends_negatives:
-            return cos_TK, None
-        slope_TK = memory("slope") if with_slope else None
+    def _own(self, rows: slice) -> Own | None:
         if rows.start >= self.num_labelled:
-            self.margin.clean_(cos_TK, memory("spare"), slope_TK)
-        else:
-            cos_y_T, bent_T = self.cos_y_V.detach()[rows], self.bent_V.detach()[rows]
-            self.margin.negatives_(cos_TK, cos_y_T, bent_T, memory("spare"), slope_TK)
-        return cos_TK, slope_TK
-
-    def _raise_top(self, bits_TK: Tensor, rows: slice) -> None:
-        """Raise the maximum to that of new logits, and subtract it from them."""
-        top_T = torch.maximum(self.top_R[rows], bits_TK.amax(1))
-        self.sums_AR[:, rows] *= (self.top_R[rows] - top_T).exp2()
-        self.top_R[rows] = top_T
-        bits_TK.sub_(top_T[:, None])
+            return None
+        return Own(self.cos_y_V.detach()[rows], self.bent_V.detach()[rows])
 
     def finish(self, offset_R: Tensor, shards: Shards) -> Tensor:
         top_R = self.top_R if self.general else self.top_R + offset_R
@@ -229,7 +212,7 @@ class CrossEntropy:
                 products_RK.clamp_max_(self.certain_R[:, None].to(products_RK.dtype))
             products_RK.exp2_()  # the probability, but for the row factor
             return
-        for rows in row_tiles(products_RK, self.num_labelled):
+        for rows in self._tiles(products_RK):
             self._bent_gradient(products_RK[rows], offset_R[rows, None], rows)
 
     def contest(self) -> Contest:
@@ -237,14 +220,16 @@ class CrossEntropy:
         return Contest(self.bent_V.detach(), self.scale_R.detach()[rows_V], self.log_sum_R.detach()[rows_V])
 
     def _bent_gradient(self, products_TK: Tensor, offset_T1: Tensor, rows: slice) -> None:
-        bent_TK, slope_TK = self._bend(products_TK, offset_T1, rows, with_slope=True)
         scale_T1, log_sum_T1 = self.scale_R.detach()[rows, None], self.log_sum_R.detach()[rows, None]
-        bits_TK = bent_TK.mul_(scale_T1 * BITS).sub_(log_sum_T1 * BITS)
-        if self.margin.scale_from_norm or not self.margin.normalised:
-            bits_TK.clamp_max_(0)  # a probability, however coarse the rounding of long logits
-        grad_TK = bits_TK.exp2_()
+        smoothing = None
         if self.label_smoothing > 0:
-            grad_TK.mul_(self.by_log_sum_R[rows, None]).add_(self.by_total_R[rows, None])
-        if slope_TK is not None:
-            grad_TK.mul_(slope_TK)
-        products_TK.copy_(grad_TK)
+            smoothing = self.by_log_sum_R[rows, None], self.by_total_R[rows, None]
+        memory = None
+        if not self.workspace.compiled:
+            powers, spare, slope = (
+                self.workspace.get(name, products_TK.shape, offset_T1) for name in ("powers", "spare", "slope")
+            )
+            memory = powers, spare, slope
+        bits_T1 = scale_T1 * BITS, log_sum_T1 * BITS
+        own = self._own(rows)
+        self.workspace.run(bent_gradient, self.margin, products_TK, offset_T1, own, *bits_T1, smoothing, memory)

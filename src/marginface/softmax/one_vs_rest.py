@@ -3,6 +3,7 @@
 Shape legend: V rows of the global batch, all labelled; T rows of a tile; K classes of one block.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.margins.binary import BinaryMargin
-from marginface.softmax.kernels import put_targets, tiles
+from marginface.softmax.kernels import put_targets, row_tiles
 from marginface.softmax.objective import BITS, Wanted
 from marginface.softmax.sharded import Shards
 from marginface.softmax.workspace import Workspace
@@ -32,24 +33,15 @@ class OneVsRest:
         return Wanted()
 
     def add(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
-        for rows in tiles(products_RK):
-            bits_TK = self._bits(products_RK[rows], offset_R[rows, None])
+        for rows in self._tiles(products_RK):
+            bits_TK = self.workspace.get("powers", products_RK[rows].shape, offset_R)
+            self.workspace.run(bits, self.margin, products_RK[rows], offset_R[rows, None], bits_TK)
             put_targets(bits_TK, column_V[rows], float("-inf"))
-            spare_TK = self.workspace.get("spare", bits_TK.shape, bits_TK)
-            linear_T = torch.sub(bits_TK, LINEAR_BIT, out=spare_TK).clamp_min_(0).sum(1) / BITS
-            powers_TK = bits_TK.clamp_max_(LINEAR_BIT).exp2_()
-            self.sums_AV[0, rows] += torch.log1p(powers_TK, out=spare_TK).sum(1) + linear_T
-            self.sums_AV[1, rows] += self._probability(powers_TK).sum(1)
+            spare_TK = self.workspace.spare("spare", bits_TK)
+            self.workspace.run(add_answers, bits_TK, self.sums_AV[:, rows], spare_TK)
 
-    def _bits(self, products_TK: Tensor, offset_T1: Tensor) -> Tensor:
-        """Logits of the other classes in bits."""
-        wide_TK = self.workspace.get("powers", products_TK.shape, offset_T1).copy_(products_TK)
-        return self.margin.negatives_(wide_TK, offset_T1, BITS)
-
-    def _probability(self, powers_TK: Tensor) -> Tensor:
-        """2^bits to the sigmoid, in place."""
-        spare_TK = self.workspace.get("spare", powers_TK.shape, powers_TK)
-        return powers_TK.div_(torch.add(powers_TK, 1, out=spare_TK))
+    def _tiles(self, products_RK: Tensor) -> Iterator[slice]:
+        return row_tiles(products_RK, len(products_RK), whole=self.workspace.compiled)
 
     def finish(self, offset_R: Tensor, shards: Shards) -> Tensor:
         sums_V, by_bias_V = shards.sum(self.sums_AV).unbind()
@@ -72,21 +64,56 @@ class OneVsRest:
         return offset_R
 
     def gradient(self, products_RK: Tensor, offset_R: Tensor, column_V: Tensor) -> None:
-        for rows in tiles(products_RK):
-            slope_TK = self._slope(products_RK[rows], offset_R[rows, None])
-            grad_TK = self._probability(
-                self._bits(products_RK[rows], offset_R[rows, None]).clamp_max_(LINEAR_BIT).exp2_()
-            )
-            products_RK[rows] = grad_TK if slope_TK is None else grad_TK.mul_(slope_TK)
+        for rows in self._tiles(products_RK):
+            products_TK, offset_T1 = products_RK[rows], offset_R[rows, None]
+            slope_TK = self._slope(products_TK, offset_T1)
+            memory = None
+            if not self.workspace.compiled:
+                powers, spare = (self.workspace.get(name, products_TK.shape, offset_T1) for name in ("powers", "spare"))
+                memory = powers, spare
+            self.workspace.run(answer_gradient, self.margin, products_TK, offset_T1, slope_TK, memory)
 
     def contest(self) -> None:
         return None
 
     def _slope(self, products_TK: Tensor, offset_T1: Tensor) -> Tensor | None:
-        """Derivative of the bent cosines, None where it is 1 or taken for it."""
-        if self.margin.linear or self.margin.margin_grad == "straight_through":
+        """Derivative of the other classes' logits over the scale, None where it is 1."""
+        if self.margin.written_out:
             return None
         with torch.enable_grad():
             cos_TK = (products_TK + offset_T1).requires_grad_()
-            bent_TK = self.margin.bend_negative(cos_TK)
-        return torch.autograd.grad(bent_TK, cos_TK, torch.ones_like(bent_TK))[0]
+            logits_TK = self.margin.negative(cos_TK)
+        scale_TK = torch.full_like(cos_TK, 1 / self.margin.scale)
+        return torch.autograd.grad(logits_TK, cos_TK, scale_TK)[0]
+
+
+def bits(margin: BinaryMargin, products_TK: Tensor, offset_T1: Tensor, bits_TK: Tensor) -> None:
+    """Logits of the other classes in bits."""
+    margin.negatives_(bits_TK.copy_(products_TK), offset_T1, BITS)
+
+
+def add_answers(bits_TK: Tensor, sums_AT: Tensor, spare_TK: Tensor | None) -> None:
+    """Add to `sums` (2, T) what softplus of the logits comes to, and its derivative by the bias; uses up `bits`."""
+    linear_T = torch.sub(bits_TK, LINEAR_BIT, out=spare_TK).clamp_min_(0).sum(1) / BITS
+    powers_TK = bits_TK.clamp_max_(LINEAR_BIT).exp2_()
+    sums_AT[0].add_(torch.log1p(powers_TK, out=spare_TK).sum(1).add_(linear_T))
+    sums_AT[1].add_(probability(powers_TK, spare_TK).sum(1))
+
+
+def probability(powers_TK: Tensor, spare_TK: Tensor | None) -> Tensor:
+    """2^bits to the sigmoid, in place."""
+    return powers_TK.div_(torch.add(powers_TK, 1, out=spare_TK))
+
+
+def answer_gradient(
+    margin: BinaryMargin,
+    products_TK: Tensor,
+    offset_T1: Tensor,
+    slope_TK: Tensor | None,
+    memory: tuple[Tensor, Tensor] | None,
+) -> None:
+    """Overwrite products with the sigmoid of their logits, times `slope`."""
+    bits_TK, spare_TK = memory or (torch.empty_like(products_TK, dtype=offset_T1.dtype), None)
+    bits(margin, products_TK, offset_T1, bits_TK)
+    grad_TK = probability(bits_TK.clamp_max_(LINEAR_BIT).exp2_(), spare_TK)
+    products_TK.copy_(grad_TK if slope_TK is None else grad_TK.mul_(slope_TK))

@@ -111,9 +111,9 @@ def plan(
 def head_memory(shape: HeadShape) -> dict[str, int]:
     """Bytes of a `MarginSoftmax` on the device with most classes, by part."""
     weights = shape.local * shape.num_features * FLOAT
-    block = default_block(shape.rows, shape.num_features, torch.device(shape.device))
-    block = min(block, shape.drawn)
-    product = 2 if shape.bfloat16 else FLOAT
+    dtype = torch.bfloat16 if shape.bfloat16 else torch.float32
+    product = dtype.itemsize
+    block = min(default_block(shape.rows, shape.num_features, dtype, torch.device(shape.device)), shape.drawn)
     products, rows_of_weight = shape.rows * block, block * shape.num_features
     tile = min(CPU_TILE, rows_of_weight) if shape.device == "cpu" else rows_of_weight
     batch = shape.rows * shape.num_features

@@ -239,7 +239,10 @@ def spread(grad_RK: Tensor, nearest_RK: Tensor, sub_centers: int) -> Tensor:
 
 def accumulate(by_x_RD: Tensor, grad_RB: Tensor, unit_BD: Tensor, workspace: Workspace) -> None:
     """Add a block's part of the gradient by x; sums are kept in the dtype of x."""
-    by_x_RD += product(grad_RB, unit_BD.T, lambda: workspace.get("by_x", by_x_RD.shape, grad_RB))
+    part_RD = product(grad_RB, unit_BD.T, lambda: workspace.get("by_x", by_x_RD.shape, grad_RB))
+    if part_RD.dtype != by_x_RD.dtype:  # torch adds two types one number at a time
+        part_RD = workspace.get("wide", by_x_RD.shape, by_x_RD).copy_(part_RD)
+    by_x_RD += part_RD
 
 
 def send(
