@@ -86,12 +86,12 @@ def write_tinyface(root: Path, people: Path) -> None:
 def write_checkpoints(folder: Path) -> None:
     """Files in the layouts of InsightFace, ElasticFace, MagFace and AdaFace, with new weights."""
     torch.manual_seed(0)
-    state = create_backbone("iresnet18", 64).state_dict()
-    torch.save(state, folder / INSIGHTFACE[0])
+    torch.save(create_backbone("mobilefacenet", 64).state_dict(), folder / INSIGHTFACE[0])
     for name in INSIGHTFACE[1:]:
         os.link(folder / INSIGHTFACE[0], folder / name)
     torch.save({"kernel": torch.randn(64, 12)}, folder / "295672header.pth")
-    features = {f"features.module.{key}": value for key, value in state.items()}
+    magface = create_backbone("iresnet18", 64).state_dict()
+    features = {f"features.module.{key}": value for key, value in magface.items()}
     content = {"epoch": 25, "arch": "iresnet18", "state_dict": features | {"module.fc.weight": torch.randn(64, 12)}}
     torch.save(content, folder / "checkpoint.pth")
     adaface = {f"model.{key}": value for key, value in create_backbone("ir18", 512).state_dict().items()}
