@@ -153,7 +153,10 @@ def test_always_finite(name: str, exponent: int, kind: str, dtype: torch.dtype, 
     head = head_for(name, case.weight_CD.float(), block_size=2, precision=precision)
     with torch.autocast("cpu", torch.bfloat16):
         found = train_steps(head, x_ND, case.labels_N)
-    assert all(value.isfinite().all() for key, value in found.items() if not (dtype != torch.float32 and key[0] == "x"))
+    overflows = dtype == torch.float16 and 0 < float(x_ND.norm(dim=1).min()) < 0.1  # as a GradScaler expects it to
+    assert all(value.isfinite().all() for key, value in found.items() if not (overflows and key[0] == "x"))
+    if kind == "zero" and name != "softmax":  # which does not normalise
+        assert not found["x0"].any()
 
 
 @pytest.mark.parametrize("exponent", range(0, 21, 2))

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from marginface.margins.binary import BinaryMargin
-from marginface.softmax.dense import normalise
+from marginface.softmax.dense import directions, normalise
 
 
 def binary_logits(x_ND: Tensor, weight_CD: Tensor, labels_N: Tensor, margin: BinaryMargin) -> Tensor:
     """Binary logits (N, C): `positive` in the target column, `negative` elsewhere."""
     with torch.autocast(x_ND.device.type, enabled=False):
-        return margin.forward(normalise(x_ND)[0] @ normalise(weight_CD)[0].T, labels_N)
+        return margin.forward(directions(x_ND)[0] @ normalise(weight_CD)[0].T, labels_N)
 
 
 def binary_loss(x_ND: Tensor, weight_CD: Tensor, labels_N: Tensor, margin: BinaryMargin) -> Tensor:

@@ -26,6 +26,15 @@ def normalise(x_ND: Tensor) -> tuple[Tensor, Tensor]:
     return unit_ND, (norm_N1 * size_N1).squeeze(1)
 
 
+def directions(x_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """`normalise` for embeddings: a row shorter than 1e-12 has no direction, and so no gradient.
+
+    Divided by 1e-12 it would be infinite in float16, and in float32 one such row would undo the whole training.
+    """
+    unit_ND, norms_N = normalise(x_ND)
+    return torch.where(norms_N.detach()[:, None] < 1e-12, unit_ND.detach(), unit_ND), norms_N
+
+
 def dense_products(
     x_ND: Tensor, weight_CD: Tensor, margin: Margin, bias_C: Tensor | None = None, sub_centers: int = 1
 ) -> tuple[Tensor, Tensor]:
@@ -35,7 +44,7 @@ def dense_products(
     is the largest of its S (Sub-center ArcFace, Deng et al., ECCV 2020, eq. 3).
     """
     with torch.autocast(x_ND.device.type, enabled=False):
-        unit_ND, norms_N = normalise(x_ND)
+        unit_ND, norms_N = directions(x_ND)
         if margin.normalised:
             cos_NC = unit_ND @ normalise(weight_CD)[0].T
         else:

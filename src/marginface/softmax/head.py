@@ -15,7 +15,7 @@ from marginface.margins.base import CountsOnHost, Margin, one_of
 from marginface.margins.binary import BinaryMargin
 from marginface.softmax.binary import binary_logits, binary_loss
 from marginface.softmax.classes import Classes, CollectedGradient, WeightSink
-from marginface.softmax.dense import dense_logits, dense_loss, normalise
+from marginface.softmax.dense import dense_logits, dense_loss, directions
 from marginface.softmax.kernels import Precision, default_block, product_dtype
 from marginface.softmax.objective import Contest, CrossEntropy, Objective
 from marginface.softmax.one_vs_rest import OneVsRest
@@ -159,7 +159,7 @@ class MarginSoftmax(CountsOnHost):
             x_GD, labels_G = self.shards.gather_rows(x_ND), self.shards.gather_labels(labels_N)
             rows_R, num_labelled = self._rows(labels_G)
             x_RD = x_GD[rows_R].to(self._dtype)
-            unit_RD, norms_R = normalise(x_RD)
+            unit_RD, norms_R = directions(x_RD)
             step = self._step(labels_G[rows_R[:num_labelled]], len(rows_R))
             rows_RD = unit_RD if step.normalised else x_RD
             loss: Tensor
