@@ -20,7 +20,7 @@ from marginface.export.deployed import Interface
 from marginface.export.exporting import reopen
 from marginface.export.metadata import points
 from marginface.export.parity import parity
-from marginface.export.quantise import HEAVY
+from marginface.export.quantise import HEAVY, quantise_onnx
 
 FIGURES = [
     {
@@ -279,3 +279,30 @@ def test_int8_is_close_and_judged(to: str, model: Embedder, faces: np.ndarray, t
     with pytest.raises(InputError, match=r"int8 takes the accuracy from 95\.00 to 94\.85 %, more than the 0\.1 points"):
         export(model, tmp_path / "worse", to, int8=Int8(faces, accuracy, max_drop=0.1))
     assert not (tmp_path / "worse").exists()
+
+
+def test_convolutions_of_single_channels_stay_float_in_onnx(tmp_path: Path) -> None:
+    """ONNX Runtime is slower there in integers."""
+    onnx = pytest.importorskip("onnx")
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    weights, nodes, before = [], [], "images"
+    for name, shape, group in (
+        ("a", (4, 3, 1, 1), 1),
+        ("b", (4, 1, 3, 3), 4),
+        ("c", (4, 4, 1, 1), 1),
+        ("d", (2, 4, 1, 1), 1),
+    ):
+        weights.append(onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), f"{name}_w"))
+        nodes.append(helper.make_node("Conv", [before, f"{name}_w"], [name], name=name, group=group))
+        before = name
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", None, None, None]) for name in ("images", "d")
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "f.onnx")
+    quantise_onnx(tmp_path / "f.onnx", tmp_path / "q.onnx", [rng.standard_normal((2, 3, 8, 8)).astype(np.float32)])
+    made = onnx.load(tmp_path / "q.onnx").graph.node
+    integers = {output for node in made if node.op_type == "DequantizeLinear" for output in node.output}
+    assert {node.name: node.input[1] in integers for node in made if node.op_type == "Conv"} == {
+        "a": False, "b": False, "c": True, "d": False,
+    }  # fmt: skip
