@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
+from rich.console import Console
 from torch import Tensor
 
 from marginface import cli
@@ -12,6 +15,7 @@ from marginface.loading.loader import Batch
 from marginface.training.loop import Trainer
 from marginface.training.run import Run
 from people import write_people
+from training_ranks import configure, steps
 
 TINY = ["--model.backbone=small", "--model.options.width=4", "--model.num_features=16", "--data.val=[]"]
 
@@ -69,3 +73,17 @@ def test_every_evaluated_model_is_kept_when_asked(tmp_path: Path) -> None:
     found = [path.name for path in find_models(tmp_path / "runs" / "kept")]
     assert found[-1] == "model"
     assert [name for name in found if name.startswith("step-")] == ["step-5", "step-10", "step-12"]
+
+
+def test_scaled_gradients_are_clipped(tmp_path: Path) -> None:
+    """16-mixed, as on a GPU: a fused optimiser would unscale them itself, which is too late."""
+    people = write_people(tmp_path / "people", people=6)
+    changes = {"optim.clip_norm": 0.01, "optim.lr": 1.0, "optim.momentum": 0.0, "optim.weight_decay": 0.0}
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=64.0))
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=precision)
+    trainer = Trainer(configure(people, **changes), fabric, Console(quiet=True))
+    before = [parameter.detach().clone() for parameter in trainer.embedder.backbone.parameters()]
+    steps(trainer, 1)
+    after = [parameter.detach() for parameter in trainer.embedder.backbone.parameters()]
+    moved = sum(float((one - other).square().sum()) for one, other in zip(before, after, strict=True)) ** 0.5
+    assert moved == pytest.approx(0.01, rel=1e-2)

@@ -221,13 +221,14 @@ class Trainer:
 
     def _update(self) -> None:
         """Moves the weights, unless the gradient is not finite; that is known, and said, a step later."""
-        precision, clip = self.fabric.strategy.precision, self.config.optim.clip_norm
-        scaled = getattr(precision, "scaler", None) is not None  # 16-mixed looks after this itself
-        if clip or not scaled:
+        clip = self.config.optim.clip_norm
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)  # of 16-mixed, which looks after this itself
+        if scaler and clip:
+            scaler.unscale_(self.optimizer.optimizer)  # Fabric refuses to, where the optimiser is fused
+        if clip or not scaler:
             # not fabric.clip_gradients: it counts the class weights in, of which every process has others
-            precision.unscale_gradients(self.optimizer.optimizer)
             norm = gradient_norm(self.embedder.backbone, clip)
-        if scaled:
+        if scaler:
             self.optimizer.step()
             return
         self.gradient_norm = norm
