@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -101,3 +102,28 @@ def test_the_learning_rate_rises_from_layer_to_layer() -> None:
 def test_without_a_first_layer_there_are_two_groups() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     assert [group["lr_share"] for group in parameter_groups(net, nn.Linear(2, 2), OptimConfig())] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_fused_updates_are_the_plain_ones(name: Literal["sgd", "adamw"]) -> None:
+    """Of weights in channels-last order too, and after going on from a state."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.PReLU(8), nn.Conv2d(8, 4, 1)).double()
+    plain, images = copy.deepcopy(net), torch.randn(2, 6, 5, 5, dtype=torch.double)
+    net.to(memory_format=torch.channels_last)
+    config = OptimConfig(name=name, lr=0.05)
+    fused, expected = create_optimizer(net, nn.Identity(), config), create_optimizer(plain, nn.Identity(), config)
+    assert all(group["fused"] for group in fused.param_groups)
+    for group in expected.param_groups:
+        group["fused"] = False
+    for step in range(4):
+        for one, optimizer in ((net, fused), (plain, expected)):
+            optimizer.zero_grad()
+            one(images).square().sum().backward()
+            optimizer.step()
+        if step == 1:
+            state = fused.state_dict()
+            fused = create_optimizer(net, nn.Identity(), config)
+            fused.load_state_dict(state)
+    for value, other in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(value, other, rtol=0, atol=1e-9)
