@@ -52,6 +52,15 @@ def test_the_gradient_may_be_given_as_yaml_reads_it(name: str, given: object, fo
     assert create_margin(name, margin_grad=given).margin_grad == found
 
 
+@pytest.mark.parametrize("name", list_margins())
+def test_a_word_for_a_number_is_refused(name: str) -> None:
+    margin = create_margin(name, **{"num_classes": 10} if "num_classes" in margin_parameters(name) else {})
+    words = {parameter for parameter in margin_parameters(name) if isinstance(getattr(margin, parameter, 0), str)}
+    for parameter in set(margin_parameters(name)) - words - {"target"}:
+        with pytest.raises(InputError, match=rf"{parameter} of margin '{name}' must be a number, not 'abc'"):
+            create_margin(name, **{parameter: "abc"})
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -1,6 +1,7 @@
 """All margins by name: `create_margin(name, **parameters)` builds one for the head, the CLI and users."""
 
 import inspect
+from numbers import Real
 from typing import Any
 
 from marginface.errors import InputError
@@ -52,6 +53,8 @@ MARGINS: dict[str, type[Margin] | type[BinaryMargin]] = {
     "uniface": UniFace,
 }
 
+WORDS = ("overflow", "target", "plus_mode", "margin_grad")  # parameters that are no numbers; each margin checks its own
+
 
 def list_margins() -> list[str]:
     """The names `create_margin` knows."""
@@ -80,6 +83,9 @@ def create_margin(name: str, **parameters: Any) -> Margin | BinaryMargin:
     for parameter in parameters:
         if parameter not in valid:
             raise InputError(f"margin {name!r} has no parameter {parameter!r}; it takes {', '.join(valid)}.")
+    for parameter, value in parameters.items():
+        if parameter not in WORDS and not isinstance(value, Real | None):
+            raise InputError(f"{parameter} of margin {name!r} must be a number, not {value!r}.")
     if "margin_grad" in parameters:  # YAML reads true as a boolean; straight-through is the usual spelling
         parameters["margin_grad"] = str(parameters["margin_grad"]).lower().replace("-", "_")
     return MARGINS[name](**parameters)
