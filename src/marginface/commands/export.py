@@ -19,10 +19,12 @@ from marginface.readers import open_reader
 from marginface.weights import load
 from marginface.weights.figures import find_figures, read_figures
 
+ALSO_CALLED = {"torchscript-free-pt2": "pt2"}
+
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=str, help="folder of a model or a run, a checkpoint, or org/name on the Hub")
-    parser.add_argument("--to", choices=FORMATS, required=True, help="what to write")
+    parser.add_argument("--to", choices=[*FORMATS, *ALSO_CALLED], required=True, help="what to write")
     parser.add_argument("-o", "--output", type=str, required=True, help="file to write; for openvino a folder")
     parser.add_argument("--pixels", type=bool | None, default=None, help="take RGB 0..255 and normalise in the graph")
     parser.add_argument("--unit", type=bool, default=False, help="normalise the embeddings in the graph")
@@ -40,7 +42,7 @@ def run(options: Namespace, command: str) -> None:
         report = export(
             model,
             options.output,
-            options.to,
+            ALSO_CALLED.get(options.to, options.to),
             pixels=options.pixels,
             unit=options.unit,
             name=Path(options.model).name,
