@@ -144,6 +144,8 @@ def test_gradcheck() -> None:
 @example(exponent=9, kind="random", dtype=torch.bfloat16, precision="auto")
 @example(exponent=10, kind="opposite", dtype=torch.float32, precision="auto")
 @example(exponent=17, kind="random", dtype=torch.float32, precision="bfloat16")
+@example(exponent=8, kind="random", dtype=torch.bfloat16, precision="bfloat16")
+@example(exponent=20, kind="random", dtype=torch.float32, precision="bfloat16")
 @settings(max_examples=12, deadline=None)
 def test_always_finite(name: str, exponent: int, kind: str, dtype: torch.dtype, precision: str) -> None:
     case = batch(num_rows=6, num_features=8, num_classes=5)

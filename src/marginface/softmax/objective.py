@@ -26,6 +26,7 @@ HIGHEST_LOSS = 69.07755278982137  # −log 1e-30: PartialFC_V2 reports no larger
 BITS = math.log2(math.e)  # logits are counted in bits: exp2 takes a third of the time of exp
 WIDEST_SCALE = 70.0  # up to here 2^(±logit − floor) stays within float32's normal range,
 HIGHEST_BIT = 100.0  # also the sum over 1e7 classes
+ROUNDING = 32.0  # bits; where log-sums are rounded by more, probabilities are noise, but embeddings must not overflow
 
 
 class Wanted(NamedTuple):
@@ -201,7 +202,7 @@ class CrossEntropy:
             return offset_R
         bits_R = self.log_sum_R.detach().clamp_min(-1e4) * BITS  # −inf where there is no other class
         rounded_R = bits_R.to(dtype).to(bits_R.dtype)
-        self.certain_R = (bits_R - rounded_R).clamp(-HIGHEST_BIT, HIGHEST_BIT)  # where the probability is 1
+        self.certain_R = (bits_R - rounded_R).clamp(-ROUNDING, ROUNDING)  # where the probability is 1
         self.row_factor_R = self.by_log_sum_R * self.scale_R.detach() * (-self.certain_R).exp2()
         return rounded_R
 
