@@ -270,7 +270,7 @@ def test_single_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     margin = build(name, len(data["weight"]))
     if isinstance(margin, ElasticFace):
         monkeypatch.setattr(margin, "sample", lambda rows: torch.tensor(data["margin_sampled"]))
-        rows = data["labels"] >= 0
+        rows = valid_rows(torch.tensor(data["labels"]), len(data["weight"])).numpy()
         cos = dense_products(torch.tensor(data["x"]), torch.tensor(data["weight"]), margin)[0].numpy()
         used = margin.margins(torch.tensor(cos[rows, data["labels"][rows]]))
         close(name, "margin_used", used, data["margin_used"])
