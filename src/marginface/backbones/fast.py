@@ -18,7 +18,7 @@ Network = Callable[[Tensor], Tensor]
 
 COSINE = 0.9995  # to float32, of every image tried
 TRIED = 8  # images the ways are compared on
-OPENVINO_FROM = 500  # images that win back the seconds of trying OpenVINO, where it is installed
+OPENVINO_FROM = 1000  # images that win back the 3 to 6 s of trying OpenVINO, where it is installed
 COMPILE_FROM = 6000  # images that win back the 20 to 60 s of compiling on two cores
 COMPILE_PAST_OPENVINO = 30_000  # the same where OpenVINO leads, which compiled code may beat by a tenth
 RECOMPILE = 6  # times fewer are enough where an earlier run left the compiled code on the disk
