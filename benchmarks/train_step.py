@@ -1,8 +1,11 @@
 """The training step: the papers' eager float32 NCHW step, and what precision, memory format, compiling and a fused
 optimiser make of it, in one run and with loss curves that agree.
 
+Below each table stands how fast this machine does the step's products alone: every convolution and linear layer by
+itself, forward and backward. No step can be faster than that, so it says how near the goal can be come to here.
+
 Goals on 2 cores: 5 times for iresnet18 and iresnet50, 2.2 times for mobilefacenet. Run `python
-benchmarks/train_step.py` (6 minutes, of which half is compiling where nothing is compiled yet), `--models iresnet18`
+benchmarks/train_step.py` (7 minutes, of which half is compiling where nothing is compiled yet), `--models iresnet18`
 for one of them, `--quick` for a look at a tiny network. `--write` puts the tables of these models into
 benchmarks/train_step.md.
 """
@@ -13,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple, cast
 
 import torch
 from inference import machine, put
@@ -77,7 +81,72 @@ def measure(name: str, budget: float) -> str:
             seconds[way].append(time.perf_counter() - start)
         if number == 0:  # the first step compiles
             end = time.perf_counter() + budget
-    return report(name, batch, seconds, losses)
+    middle = {way: median(times[1:]) for way, times in seconds.items()}
+    ways.clear()
+    return report(name, batch, seconds, losses) + "\n" + limit(network, images, middle[EAGER], min(middle.values()))
+
+
+class Product(NamedTuple):
+    """A convolution or linear layer at work."""
+
+    layer: nn.Module
+    shape: torch.Size
+    first: bool  # nobody wants the gradient of the images
+    operations: float  # additions and multiplications, forward and backward
+
+
+def products(network: nn.Module, images: Tensor) -> list[Product]:
+    """All of a network, in their order."""
+    found: list[Product] = []
+
+    def note(layer: nn.Module, given: tuple[Tensor], out: Tensor) -> None:
+        weight = cast(Tensor, layer.weight)
+        first = not found
+        found.append(Product(layer, given[0].shape, first, 2 * (2 if first else 3) * out.numel() * weight[0].numel()))
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def alone(product: Product, dtype: torch.dtype) -> float:
+    """Seconds that a layer takes forward and backward, in the best of three."""
+    x = torch.randn(product.shape).to(dtype)
+    layer = copy.deepcopy(product.layer).to(dtype)
+    if x.dim() == 4:
+        x, layer = x.to(memory_format=torch.channels_last), layer.to(memory_format=torch.channels_last)
+    wanted = [*layer.parameters(), *([] if product.first else [x.requires_grad_()])]
+    gradient = torch.ones_like(layer(x))
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        torch.autograd.grad(layer(x), wanted, gradient)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def floor(network: nn.Module, images: Tensor, dtype: torch.dtype) -> tuple[float, float]:
+    """(seconds, GFLOP/s) of a step's products, each by itself; equal ones are timed once."""
+    found, times = products(network, images), dict[str, float]()
+    for product in found:
+        kind = f"{product.layer} {product.shape} {product.first}"
+        times[kind] = times[kind] if kind in times else alone(product, dtype)
+    seconds = sum(times[f"{product.layer} {product.shape} {product.first}"] for product in found)
+    return seconds, sum(product.operations for product in found) / seconds / 1e9
+
+
+def limit(network: nn.Module, images: Tensor, eager: float, best: float) -> str:
+    """What the machine's own products say to the figures: seconds of the eager step and of the fastest."""
+    (single, single_rate), (half, half_rate) = (floor(network, images, t) for t in (torch.float32, torch.bfloat16))
+    return (
+        f"The products alone take {half:.2f} s in bfloat16 ({half_rate:.0f} GFLOP/s) and {single:.2f} s in float32 "
+        f"({single_rate:.0f} GFLOP/s) on this machine. The fastest step reaches {half / best:.0%} of that rate; of nothing "
+        f"else it would be {eager / half:.1f} times as fast as the eager one.\n"
+    )
 
 
 def report(name: str, batch: int, seconds: dict[str, list[float]], losses: dict[str, list[float]]) -> str:
