@@ -144,8 +144,8 @@ def limit(network: nn.Module, images: Tensor, eager: float, best: float) -> str:
     (single, single_rate), (half, half_rate) = (floor(network, images, t) for t in (torch.float32, torch.bfloat16))
     return (
         f"The products alone take {half:.2f} s in bfloat16 ({half_rate:.0f} GFLOP/s) and {single:.2f} s in float32 "
-        f"({single_rate:.0f} GFLOP/s) on this machine. They are {half / best:.0%} of the fastest step; without the rest "
-        f"it would be {eager / half:.1f} times as fast as the eager one.\n"
+        f"({single_rate:.0f} GFLOP/s) on this machine: {half / best:.0%} of the fastest step. A step of nothing else "
+        f"would be {eager / half:.1f} times as fast as the eager one.\n"
     )
 
 
