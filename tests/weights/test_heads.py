@@ -45,7 +45,15 @@ def test_a_file_without_class_weights_is_refused(tmp_path: Path) -> None:
         read_head([tmp_path / "head"], 4)
 
 
-def test_a_shard_given_as_the_backbone_is_told_apart(tmp_path: Path) -> None:
-    torch.save(WEIGHTS, tmp_path / "backbone.pth")
-    with pytest.raises(InputError, match="looks like a Partial FC shard; give it as the head"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (WEIGHTS, "looks like a Partial FC shard; give it as the head"),
+        ({"kernel": WEIGHTS}, "holds class weights and no network; give it as the head"),
+        ({"weight": WEIGHTS}, "holds class weights and no network; give it as the head"),
+    ],
+)
+def test_a_head_given_as_the_backbone_is_told_apart(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "backbone.pth")
+    with pytest.raises(InputError, match=message):
         import_checkpoint(tmp_path / "backbone.pth")

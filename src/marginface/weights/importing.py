@@ -14,6 +14,7 @@ from marginface.errors import InputError
 from marginface.weights import adaface, cvlface, femb, insightface, magface, openvino, sphereface, yakhyo
 from marginface.weights.base import Family, ImportedModel, State
 from marginface.weights.container import network_state, plain, read
+from marginface.weights.heads import KEYS as HEADS
 from marginface.weights.heads import class_weights, read_head
 from marginface.weights.keys import differences, table
 from marginface.weights.layouts import LAYOUTS, Layout
@@ -105,6 +106,8 @@ def _unknown(state: State, source: str, name: str) -> str:
     for pattern, meaning in FOREIGN.items():
         if any(re.match(pattern, key) for key in state):
             return f"{name} looks like {meaning}; there is no such backbone here: marginface zoo lists what can be had"
+    if state.keys() <= HEADS.keys():
+        return f"{name} holds class weights and no network; give it as the head, with --head, beside the backbone's file"
     keys = ", ".join(list(state)[:3])
     if source != "auto":
         return f"{name} is no {source} checkpoint (its first keys are {keys}); let the keys tell with source auto"
