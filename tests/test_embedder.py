@@ -96,6 +96,16 @@ def test_the_fast_way_notices_new_weights(model: Embedder, faces: np.ndarray) ->
     assert own.path.startswith(("float32", "bfloat16"))
 
 
+def test_the_way_is_told_with_what_making_it_took(model: Embedder, faces: np.ndarray) -> None:
+    own = Embedder.create(model.config)
+    assert own.path == ""
+    own.embed(faces)
+    assert "(" not in own.path  # nothing is made for a handful of images
+    assert own._fast is not None
+    way, own._fast.seconds = own.path, 12.34
+    assert own.path == f"{way} (12.3 s)"
+
+
 def test_embedding_leaves_the_training_mode_alone(model: Embedder, faces: np.ndarray) -> None:
     model.backbone.train()
     model.embed(faces)
