@@ -107,7 +107,7 @@ def _unknown(state: State, source: str, name: str) -> str:
         if any(re.match(pattern, key) for key in state):
             return f"{name} looks like {meaning}; there is no such backbone here: marginface zoo lists what can be had"
     if state.keys() <= HEADS.keys():
-        return f"{name} holds class weights and no network; give it as the head, with --head, beside the backbone's file"
+        return f"{name} holds class weights and no network; give it as the head (--head) beside the backbone's file"
     keys = ", ".join(list(state)[:3])
     if source != "auto":
         return f"{name} is no {source} checkpoint (its first keys are {keys}); let the keys tell with source auto"
