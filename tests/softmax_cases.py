@@ -39,6 +39,11 @@ def insightface_margin(hyper: dict[str, Any]) -> Any:
     return create_margin("combined", m1=hyper["m1"], m2=hyper["m2"], m3=0.0, **options)
 
 
+def own_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """−1 for labels beyond the classes, which references ignore and we refuse."""
+    return torch.where(labels < num_classes, labels, -1)
+
+
 def is_binary(name: str) -> bool:
     return isinstance(margin_for(name, 10), BinaryMargin)
 

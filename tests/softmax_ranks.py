@@ -19,6 +19,7 @@ from softmax_cases import (
     batch,
     insightface_margin,
     margin_for,
+    own_labels,
     train_steps,
 )
 
@@ -100,6 +101,6 @@ def golden_case(name: str, rank: int) -> dict[str, Tensor]:
     # no permutation was recorded where the labels alone were as many as the sample
     head.draw_scores = lambda *_: data.get(f"rank{rank}_perm", torch.zeros(len(subject.weight)))
     x_ND = data["x"][rank].clone().requires_grad_()
-    loss = subject(x_ND, data["labels"][rank])
+    loss = subject(x_ND, own_labels(data["labels"][rank], len(data["weight"])))
     loss.backward()
     return {"loss": loss.detach(), "grad_x": x_ND.grad, "grad_weight": subject.weight.grad}

@@ -1,6 +1,5 @@
 """Partial FC against InsightFace's numbers, and what a draw must always hold."""
 
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -11,15 +10,22 @@ from torch import Tensor
 from golden_files import arrays, entries, entry, tolerance
 from marginface.softmax import MarginSoftmax, head
 from marginface.softmax.sampled import choose_classes, columns_of
-from softmax_cases import SOFTMAX_MARGINS, batch, head_for, insightface_margin, margin_for, train_steps, worst
+from softmax_cases import (
+    SOFTMAX_MARGINS,
+    batch,
+    head_for,
+    insightface_margin,
+    margin_for,
+    own_labels,
+    train_steps,
+    worst,
+)
 
 ONE_PROCESS = [name for name in entries("pfc/") if entry(name)["world_size"] == 1]
 
 
 def steps_of(data: dict[str, np.ndarray]) -> list[dict[str, Tensor]]:
-    """The recorded steps, each with the names of a single one; −1 for labels beyond the classes, which we refuse."""
-    for key in [key for key in data if key.startswith("labels")]:
-        data[key] = np.where(data[key] < len(data["weight"]), data[key], -1)
+    """The recorded steps, each with the names of a single one."""
     if "x" in data:
         return [{key: torch.from_numpy(value) for key, value in data.items()}]
     steps = []
@@ -46,7 +52,7 @@ def test_equals_insightface(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if "perm" in step:
             monkeypatch.setattr(head, "draw_scores", lambda *_, perm=step["perm"]: perm)
         x_ND = step["x"].requires_grad_()
-        loss = subject(x_ND, step["labels"])
+        loss = subject(x_ND, own_labels(step["labels"], len(weight)))
         optimizer.zero_grad()
         loss.backward()
         close = tolerance(name)
@@ -61,7 +67,8 @@ def test_equals_insightface(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [n for n in ONE_PROCESS if "perm" in entry(n)["arrays"]])
 def test_draws_what_insightface_drew(name: str) -> None:
     (step,) = steps_of(arrays(name))
-    chosen = choose_classes(step["perm"], step["labels"], entry(name)["num_sample"])
+    labels = own_labels(step["labels"], len(step["perm"]))
+    chosen = choose_classes(step["perm"], labels, entry(name)["num_sample"])
     assert torch.equal(chosen, step["sampled_index"])
 
 
