@@ -92,14 +92,15 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow  # half a minute of compiling
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_compiled_code(precision: str) -> None:
+@pytest.mark.parametrize("name", ["arcface", "curricularface", "sphereface2"])
+def test_compiled_code(name: str, precision: str) -> None:
     case = batch(num_rows=64, num_features=128, num_classes=1000)
     case.weight_CD, case.x_ND = case.weight_CD.float(), case.x_ND.float()
     options = {"precision": precision}
-    plain, compiled = pair(case, "arcface", options)
+    plain, compiled = pair(case, name, options)
     expected, found = fused_steps(plain, case), fused_steps(compiled, case)
     assert worst(found, expected) <= {"float32": 1e-6, "bfloat16": 1e-3}[precision]
-    again = fused_steps(pair(case, "arcface", options)[1], case)
+    again = fused_steps(pair(case, name, options)[1], case)
     assert all(torch.equal(again[key], found[key]) for key in found)
 
 
