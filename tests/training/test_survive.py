@@ -80,7 +80,7 @@ class Runs:
         while not reached():
             assert time.monotonic() < end
             assert any(process.is_alive() for process in group), f"it ended before it could be disturbed: {self.last()}"
-            time.sleep(0.001)
+            time.sleep(0.005)
 
     def last(self) -> str:
         """What was said last, by whichever run."""
@@ -103,14 +103,14 @@ class Runs:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """With a run `whole` that nothing disturbed."""
     found = Runs(tmp_path_factory.mktemp("survive"))
-    found.finish("whole", "--train.epochs=10")
+    found.finish("whole", "--train.epochs=5")
     return found
 
 
-@pytest.mark.parametrize(("times", "epochs"), [(2, 10), pytest.param(20, 75, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("times", "epochs"), [(2, 5), pytest.param(20, 75, marks=pytest.mark.slow)])
 def test_killed_again_and_again(times: int, epochs: int, runs: Runs) -> None:
-    undisturbed = "whole" if epochs == 10 else f"whole-{epochs}"
-    if epochs != 10:
+    undisturbed = "whole" if epochs == 5 else f"whole-{epochs}"
+    if epochs != 5:
         runs.finish(undisturbed, f"--train.epochs={epochs}")
     draw, name, kills = random.Random(0), f"killed-{times}", 0
     while kills < times:
@@ -185,28 +185,28 @@ def test_a_second_one_in_the_same_folder_is_refused(runs: Runs) -> None:
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(runs: Runs) -> None:
-    runs.stopped("damaged", "--train.epochs=10")
+    runs.stopped("damaged", "--train.epochs=5")
     newest, before = list_states(runs.folder / "damaged" / "checkpoints")
     for path in (newest, before):
         os.utime(path, (0, 0))  # whatever the clock said meanwhile
     content = bytearray((newest / "__0_0.distcp").read_bytes())
     content[len(content) // 2] ^= 1
     (newest / "__0_0.distcp").write_bytes(content)
-    runs.finish("damaged", "--resume=auto", "--train.epochs=10")
+    runs.finish("damaged", "--resume=auto", "--train.epochs=5")
     said = runs.log("damaged").replace(" ", "")
     assert f"{newest}/__0_0.distcpisdamaged:itschecksumdiffers;goingonfromthecheckpointbeforeit" in said
     assert runs.weights("damaged") == runs.weights("whole")
 
 
 def test_a_disk_that_takes_no_more(runs: Runs) -> None:
-    runs.stopped("full", "--train.epochs=10")
+    runs.stopped("full", "--train.epochs=5")
     before = list_states(runs.folder / "full" / "checkpoints")
-    words = runs.words("full", "--resume=auto", "--train.epochs=10")
+    words = runs.words("full", "--resume=auto", "--train.epochs=5")
     assert join(processes(1, limited, runs.folder / "limited.log", words, 1 << 16)) == [2]
     said = runs.log("limited")
     assert "could not be saved: File too large; earlier checkpoints are intact; make room and resume" in said
     assert list_states(runs.folder / "full" / "checkpoints") == before
-    runs.finish("full", "--resume=auto", "--train.epochs=10")
+    runs.finish("full", "--resume=auto", "--train.epochs=5")
     assert runs.weights("full") == runs.weights("whole")
 
 
