@@ -20,6 +20,7 @@ from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
 from marginface.training.finish import finish
 from marginface.training.loop import Trainer
+from marginface.training.memory import keep_freed_memory
 from marginface.training.run import Run, create_run, locked, open_run
 from marginface.training.samples import write_samples
 from marginface.training.sharding import ShardedStrategy
@@ -37,6 +38,8 @@ def start_training(config: Config, *, resume: str, numbered: bool, command: str,
     numbered = numbered and resume != "auto" and not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     fabric = launch(config.trainer)
     console.quiet = not fabric.is_global_zero
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     with one_speaks(0 if _is_child(fabric) else None), peers_watched(config.trainer.timeout):
         _train(config, fabric, resume, numbered, command, console)
 
