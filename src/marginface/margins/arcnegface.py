@@ -46,4 +46,4 @@ class ArcNegFace(Margin):
         weight_NK.exp2_()
         if slope_NK is not None:
             slope_NK.mul_(weight_NK)
-        cos_NK.mul_(weight_NK).sub_(1)
+        torch.addcmul(cos_NK.new_full((), -1.0), cos_NK, weight_NK, out=cos_NK)

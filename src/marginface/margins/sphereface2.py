@@ -3,6 +3,7 @@
 import math
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from marginface.errors import InputError
@@ -44,7 +45,8 @@ class SphereFace2(BinaryMargin):
 
     def bend_negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
         slope, height = 2 / 2**self.t * self.scale * unit, ((self.m - 1) * self.scale + self.bias.detach()) * unit
-        return products_TK.add_(offset_T1 + 1).clamp_min_(0).pow_(self.t).mul_(slope).add_(height)
+        powers_TK = products_TK.add_(offset_T1 + 1).clamp_min_(0).pow_(self.t)
+        return torch.add(height, powers_TK, alpha=slope, out=powers_TK)
 
     def _g(self, cos: Tensor) -> Tensor:
         return 2 * ((cos + 1) / 2).clamp_min(0) ** self.t - 1

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from marginface.margins.base import MarginGrad
@@ -36,4 +37,4 @@ class UniFace(BinaryMargin):
 
     def bend_negatives_(self, products_TK: Tensor, offset_T1: Tensor, unit: float) -> Tensor:
         height_T1 = (offset_T1 * self.scale + self.bias.detach()) * unit
-        return products_TK.mul_(self.scale * unit).add_(height_T1)
+        return torch.add(height_T1, products_TK, alpha=self.scale * unit, out=products_TK)
