@@ -12,6 +12,8 @@ benchmarks/train_step.md.
 
 import argparse
 import copy
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from marginface.backbones import create_backbone
 from marginface.margins import create_margin
 from marginface.softmax import MarginSoftmax
+from marginface.training.memory import keep_freed_memory
 
 BATCHES = {"iresnet18": 32, "iresnet50": 32, "mobilefacenet": 64, "small": 32}
 GOALS = {"iresnet18": 5.0, "iresnet50": 5.0, "mobilefacenet": 2.2}
@@ -36,6 +39,10 @@ WAYS = {  # memory format, bf16, compiled, fused optimiser
     "channels last, fused optimiser": (torch.channels_last, False, False, True),
     "+ bfloat16": (torch.channels_last, True, False, True),
     "+ compiled": (torch.channels_last, True, True, True),
+}
+KEPT = {  # the same with `training/memory.py`, and what goes that way
+    "eager float32 NCHW, freed memory kept": EAGER,
+    "+ compiled, freed memory kept, as `marginface train` has it": "+ compiled",
 }
 Step = Callable[[Tensor, Tensor], float]
 
@@ -81,9 +88,19 @@ def measure(name: str, budget: float) -> str:
             seconds[way].append(time.perf_counter() - start)
         if number == 0:  # the first step compiles
             end = time.perf_counter() + budget
+    keep_freed_memory()  # for good, so these come last, and every network is measured by a process of its own
+    for kept, way in KEPT.items():
+        times = [timed(ways[way], *data[number % len(data)]) for number in range(len(seconds[way]))]
+        seconds[kept], losses[kept] = times, []
     middle = {way: median(times[1:]) for way, times in seconds.items()}
     ways.clear()
     return report(name, batch, seconds, losses) + "\n" + limit(network, images, middle[EAGER], min(middle.values()))
+
+
+def timed(step: Step, images: Tensor, labels: Tensor) -> float:
+    start = time.perf_counter()
+    step(images, labels)
+    return time.perf_counter() - start
 
 
 class Product(NamedTuple):
@@ -158,11 +175,13 @@ def report(name: str, batch: int, seconds: dict[str, list[float]], losses: dict[
         "|---|---|---|---|---|---|",
     ]
     for way, middle in medians.items():
-        apart = max(abs(a - b) / abs(b) for a, b in zip(losses[way], losses[EAGER], strict=True))
-        lines.append(
-            f"| {way} | {batch / middle:.1f} | {medians[EAGER] / middle:.1f} | {seconds[way][0]:.1f} | "
-            f"{losses[way][0]:.2f} → {losses[way][-1]:.2f} | {100 * apart:.2f} % |"
-        )
+        line = f"| {way} | {batch / middle:.1f} | {medians[EAGER] / middle:.1f} |"
+        if losses[way]:
+            apart = max(abs(a - b) / abs(b) for a, b in zip(losses[way], losses[EAGER], strict=True))
+            line += f" {seconds[way][0]:.1f} | {losses[way][0]:.2f} → {losses[way][-1]:.2f} | {100 * apart:.2f} % |"
+        else:  # the same steppers, gone on with
+            line += " | | |"
+        lines.append(line)
     best, goal = medians[EAGER] / min(medians.values()), GOALS.get(name)
     reached = f"; goal {goal:g}: {'reached' if best >= goal else 'not reached'}" if goal else ""
     steps = len(seconds[EAGER]) - 1
@@ -178,12 +197,17 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.quick:
         given.models, given.seconds = ["small"], 2
-    what = f"forward, ArcFace over {CLASSES} classes, backward, SGD; medians, all ways in turns in one process"
+    if len(given.models) > 1:
+        for name in given.models:
+            subprocess.run([sys.executable, *sys.argv, "--models", name], check=True)
+        sys.exit()
+    what = (
+        f"forward, ArcFace over {CLASSES} classes, backward, SGD; medians, all ways in turns in one process, which "
+        "every network has of its own"
+    )
     text = f"# Training step\n\n`python benchmarks/train_step.py`: {what}; {machine()}.\n"
-    measured = {}
-    print(text)
-    for name in given.models:
-        measured[name] = measure(name, given.seconds)
-        print(measured[name], flush=True)
-        if given.write:  # at once: an interrupted run keeps what it has
-            put(Path(__file__).with_suffix(".md"), measured, text)
+    (name,) = given.models
+    measured = {name: measure(name, given.seconds)}
+    print(text, measured[name], sep="\n")
+    if given.write:
+        put(Path(__file__).with_suffix(".md"), measured, text)
