@@ -8,7 +8,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def keep_freed_memory() -> bool:
     """Tell glibc not to give freed memory back to the system, for the rest of the process.
 
-    Every step asks for the same gigabytes again, and the system hands them out page by page, each zeroed: a seventh to
+    Every step asks for the same gigabytes again, and the system hands them out page by page, each zeroed: a tenth to
     a quarter of a step's time (benchmarks/train_step.md). False, and nothing changes, where the C library is another.
     """
     try:
