@@ -46,6 +46,10 @@ def test_parameters_are_accepted(name: str) -> None:
     create_margin(name, **needed)
 
 
+def test_the_default_may_be_given() -> None:
+    assert create_margin("uniface", margin_grad=None).margin_grad == create_margin("uniface").margin_grad
+
+
 @pytest.mark.parametrize(("given", "found"), [(True, "true"), ("straight-through", "straight_through")])
 @pytest.mark.parametrize("name", ["arcface", "uniface"])
 def test_the_gradient_may_be_given_as_yaml_reads_it(name: str, given: object, found: str) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 from numbers import Real
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from marginface.errors import InputError
 from marginface.margins.adacos import AdaCos
@@ -53,8 +53,6 @@ MARGINS: dict[str, type[Margin] | type[BinaryMargin]] = {
     "uniface": UniFace,
 }
 
-WORDS = ("overflow", "target", "plus_mode", "margin_grad")  # parameters that are no numbers; each margin checks its own
-
 
 def list_margins() -> list[str]:
     """The names `create_margin` knows."""
@@ -83,10 +81,12 @@ def create_margin(name: str, **parameters: Any) -> Margin | BinaryMargin:
     for parameter in parameters:
         if parameter not in valid:
             raise InputError(f"margin {name!r} has no parameter {parameter!r}; it takes {', '.join(valid)}.")
-    for parameter, value in parameters.items():
-        if parameter not in WORDS and not isinstance(value, Real | None):
+    hints = get_type_hints(MARGINS[name].__init__) | get_type_hints(MarginOptions)
+    for parameter, value in parameters.items():  # words are checked by the margin that takes them
+        number = {int, float, bool} & {hints[parameter], *get_args(hints[parameter])}
+        if number and not isinstance(value, Real | None):
             raise InputError(f"{parameter} of margin {name!r} must be a number, not {value!r}.")
-    if "margin_grad" in parameters:  # YAML reads true as a boolean; straight-through is the usual spelling
+    if parameters.get("margin_grad") is not None:  # YAML reads true as a boolean; straight-through is usual too
         parameters["margin_grad"] = str(parameters["margin_grad"]).lower().replace("-", "_")
     return MARGINS[name](**parameters)
 
