@@ -1,7 +1,7 @@
 """All margins by name: `create_margin(name, **parameters)` builds one for the head, the CLI and users."""
 
 import inspect
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, get_args, get_type_hints
 
 from marginface.errors import InputError
@@ -52,6 +52,7 @@ MARGINS: dict[str, type[Margin] | type[BinaryMargin]] = {
     "sphereface2": SphereFace2,
     "uniface": UniFace,
 }
+NUMBERS = {float: (Real, "a number"), int: (Integral, "a whole number"), bool: (bool, "true or false")}
 
 
 def list_margins() -> list[str]:
@@ -83,9 +84,10 @@ def create_margin(name: str, **parameters: Any) -> Margin | BinaryMargin:
             raise InputError(f"margin {name!r} has no parameter {parameter!r}; it takes {', '.join(valid)}.")
     hints = get_type_hints(MARGINS[name].__init__) | get_type_hints(MarginOptions)
     for parameter, value in parameters.items():  # words are checked by the margin that takes them
-        number = {int, float, bool} & {hints[parameter], *get_args(hints[parameter])}
-        if number and not isinstance(value, Real | None):
-            raise InputError(f"{parameter} of margin {name!r} must be a number, not {value!r}.")
+        for kind in {hints[parameter], *get_args(hints[parameter])} & NUMBERS.keys():
+            abstract, words = NUMBERS[kind]
+            if not isinstance(value, abstract | None):
+                raise InputError(f"{parameter} of margin {name!r} must be {words}, not {value!r}.")
     if parameters.get("margin_grad") is not None:  # YAML reads true as a boolean; straight-through is usual too
         parameters["margin_grad"] = str(parameters["margin_grad"]).lower().replace("-", "_")
     return MARGINS[name](**parameters)

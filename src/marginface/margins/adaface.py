@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from marginface.margins.base import Margin, MarginOptions, angle
+from marginface.margins.ranges import cosine, non_negative, share
 
 
 class AdaFace(Margin):
@@ -34,7 +35,8 @@ class AdaFace(Margin):
         **options: Unpack[MarginOptions],
     ) -> None:
         super().__init__(s, **options)
-        self.m, self.h, self.t_alpha, self.eps = m, h, t_alpha, eps
+        self.m, self.h = cosine("m", m), non_negative("h", h)
+        self.t_alpha, self.eps = share("t_alpha", t_alpha), share("eps", eps)
         self.register_buffer("batch_mean", torch.full((1,), 20.0))
         self.register_buffer("batch_std", torch.full((1,), 100.0))
 

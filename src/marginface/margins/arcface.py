@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from marginface.margins.base import Margin, MarginGrad, MarginOptions, angle, one_of
+from marginface.margins.ranges import radians, share
 
 Overflow = Literal["none", "clip", "linear", "easy"]
 
@@ -35,9 +36,9 @@ class ArcFace(Margin):
     ) -> None:
         super().__init__(s, **options)
         one_of("overflow", overflow, ("none", "clip", "linear", "easy"))
-        self.m = m
+        self.m = radians("m", m)
         self.overflow: Overflow = overflow
-        self.clip_eps = clip_eps
+        self.clip_eps = share("clip_eps", clip_eps)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return add_angle(cos_N, torch.full_like(cos_N, self.m, requires_grad=False), self.overflow, self.clip_eps)

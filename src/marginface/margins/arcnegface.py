@@ -8,6 +8,7 @@ from torch import Tensor
 
 from marginface.margins.arcface import add_angle
 from marginface.margins.base import Margin, MarginOptions
+from marginface.margins.ranges import positive, radians
 
 
 class ArcNegFace(Margin):
@@ -25,7 +26,7 @@ class ArcNegFace(Margin):
         **options: Unpack[MarginOptions],
     ) -> None:
         super().__init__(s, **options)
-        self.m, self.alpha, self.sigma = m, alpha, sigma
+        self.m, self.alpha, self.sigma = radians("m", m), positive("alpha", alpha), positive("sigma", sigma)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return add_angle(cos_N, torch.full_like(cos_N, self.m), "linear")

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.errors import InputError
+from marginface.margins.ranges import positive, share
 
 MarginGrad = Literal["true", "straight_through"]
 
@@ -75,13 +76,11 @@ class Margin(nn.Module):
 
     def __init__(self, s: float = 64.0, **options: Unpack[MarginOptions]) -> None:
         super().__init__()
-        self.scale = float(s)
+        self.scale = positive("s", s)
         self.margin_grad: MarginGrad = options.get("margin_grad", self.default_grad)
-        self.interclass_filter = float(options.get("interclass_filter", 0.0))
-        self.cos_clamp = float(options.get("cos_clamp", 0.0))
+        self.interclass_filter = share("interclass_filter", options.get("interclass_filter", 0.0))
+        self.cos_clamp = share("cos_clamp", options.get("cos_clamp", 0.0))
         self.strength = 1.0
-        if self.scale <= 0:
-            raise InputError(f"margin scale s must be positive, not {s}.")
         one_of("margin_grad", self.margin_grad, ("true", "straight_through"))
 
     # What a margin answers.

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marginface.margins.base import MarginGrad, at_least_float32, one_of, valid_rows
+from marginface.margins.ranges import share
 
 
 class BinaryMargin(nn.Module):
@@ -38,7 +39,7 @@ class BinaryMargin(nn.Module):
         self.positive_weight, self.negative_weight = positive_weight, negative_weight
         self.margin_grad: MarginGrad = margin_grad or self.default_grad
         one_of("margin_grad", self.margin_grad, ("true", "straight_through"))
-        self.interclass_filter = float(interclass_filter)
+        self.interclass_filter = share("interclass_filter", interclass_filter)
 
     def forward(self, cos_NC: Tensor, labels_N: Tensor) -> Tensor:
         """Dense cosines to binary logits (N, C); rows labelled outside [0, C) are negative everywhere."""

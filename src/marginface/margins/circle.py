@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from marginface.margins.base import Margin, MarginOptions
+from marginface.margins.ranges import cosine, positive
 
 
 class CircleLoss(Margin):
@@ -15,8 +16,8 @@ class CircleLoss(Margin):
     """
 
     def __init__(self, m: float = 0.25, gamma: float = 256.0, **options: Unpack[MarginOptions]) -> None:
-        super().__init__(gamma, **options)
-        self.m = m
+        super().__init__(positive("gamma", gamma), **options)
+        self.m = cosine("m", m)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return (1 + self.m - cos_N.detach()).clamp_min(0) * (cos_N - (1 - self.m))

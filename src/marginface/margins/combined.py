@@ -5,6 +5,7 @@ from typing import ClassVar, Unpack
 from torch import Tensor
 
 from marginface.margins.base import Margin, MarginGrad, MarginOptions, angle
+from marginface.margins.ranges import cosine, positive, radians
 
 
 class Combined(Margin):
@@ -24,7 +25,7 @@ class Combined(Margin):
         **options: Unpack[MarginOptions],
     ) -> None:
         super().__init__(s, **options)
-        self.m1, self.m2, self.m3 = m1, m2, m3
+        self.m1, self.m2, self.m3 = positive("m1", m1), radians("m2", m2), cosine("m3", m3)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return (self.m1 * angle(cos_N) + self.m2).cos() - self.m3

@@ -5,6 +5,7 @@ from typing import Unpack
 from torch import Tensor
 
 from marginface.margins.base import Margin, MarginOptions
+from marginface.margins.ranges import cosine
 
 
 class CosFace(Margin):
@@ -12,7 +13,7 @@ class CosFace(Margin):
 
     def __init__(self, s: float = 64.0, m: float = 0.35, **options: Unpack[MarginOptions]) -> None:
         super().__init__(s, **options)
-        self.m = m
+        self.m = cosine("m", m)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return cos_N - self.m

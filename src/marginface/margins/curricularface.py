@@ -7,6 +7,7 @@ from torch import Tensor
 
 from marginface.margins.arcface import add_angle
 from marginface.margins.base import Margin, MarginOptions, angle
+from marginface.margins.ranges import radians, share
 
 
 class CurricularFace(Margin):
@@ -19,7 +20,7 @@ class CurricularFace(Margin):
 
     def __init__(self, s: float = 64.0, m: float = 0.5, alpha: float = 0.01, **options: Unpack[MarginOptions]) -> None:
         super().__init__(s, **options)
-        self.m, self.alpha = m, alpha
+        self.m, self.alpha = radians("m", m), share("alpha", alpha)
         self.register_buffer("t", torch.zeros(1))
 
     def update(self, cos_y_N: Tensor, norms_N: Tensor) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from marginface.margins.arcface import add_angle
 from marginface.margins.base import CountsOnHost, Margin, MarginOptions, one_of
+from marginface.margins.ranges import cosine, non_negative, radians
 
 PlusMode = Literal["off", "paper", "released"]
 
@@ -33,7 +34,7 @@ class ElasticFace(CountsOnHost, Margin):
         **options: Unpack[MarginOptions],
     ) -> None:
         super().__init__(s, **options)
-        self.m, self.std, self.seed = m, std, seed
+        self.m, self.std, self.seed = m, non_negative("std", std), seed
         self.plus_mode: PlusMode = plus_mode
         self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
 
@@ -68,7 +69,7 @@ class ElasticFaceArc(ElasticFace):
         seed: int = 0,
         **options: Unpack[MarginOptions],
     ) -> None:
-        super().__init__(s, m, std, seed, **options)
+        super().__init__(s, radians("m", m), std, seed, **options)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return add_angle(cos_N, self.margins(cos_N))
@@ -85,7 +86,7 @@ class ElasticFaceCos(ElasticFace):
         seed: int = 0,
         **options: Unpack[MarginOptions],
     ) -> None:
-        super().__init__(s, m, std, seed, **options)
+        super().__init__(s, cosine("m", m), std, seed, **options)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return cos_N - self.margins(cos_N)

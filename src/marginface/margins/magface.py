@@ -1,5 +1,6 @@
 """MagFace (Meng et al., CVPR 2021, arXiv:2103.06627): the norm is the quality, and sets the margin."""
 
+import math
 from typing import Literal, Unpack
 
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch import Tensor
 from marginface.errors import InputError
 from marginface.margins.arcface import Overflow, add_angle
 from marginface.margins.base import Margin, MarginOptions, one_of
+from marginface.margins.ranges import cosine, non_negative, radians
 
 
 class MagFace(Margin):
@@ -37,9 +39,11 @@ class MagFace(Margin):
         super().__init__(s, **options)
         one_of("overflow", overflow, ("none", "clip", "linear", "easy"))
         one_of("target", target, ("arc", "cos"))
-        if not 0 < l_a < u_a:
+        if not 0 < l_a < u_a < math.inf:
             raise InputError(f"MagFace needs 0 < l_a < u_a, not l_a {l_a} and u_a {u_a}.")
-        self.l_a, self.u_a, self.l_m, self.u_m, self.lambda_g = l_a, u_a, l_m, u_m, lambda_g
+        in_range = radians if target == "arc" else cosine
+        self.l_a, self.u_a, self.l_m, self.u_m = l_a, u_a, in_range("l_m", l_m), in_range("u_m", u_m)
+        self.lambda_g = non_negative("lambda_g", lambda_g)
         self.overflow: Overflow = overflow
         self.target_type = target
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from marginface.margins.base import CountsOnHost, Margin, MarginGrad, MarginOptions, angle
+from marginface.margins.ranges import non_negative, positive
 
 
 class SphereFace(CountsOnHost, Margin):
@@ -30,8 +31,10 @@ class SphereFace(CountsOnHost, Margin):
         **options: Unpack[MarginOptions],
     ) -> None:
         super().__init__(1.0, **options)
-        self.m = m
-        self.lambda_base, self.lambda_gamma, self.lambda_min = lambda_base, lambda_gamma, lambda_min
+        self.m = positive("m", m)
+        self.lambda_base = non_negative("lambda_base", lambda_base)
+        self.lambda_gamma = non_negative("lambda_gamma", lambda_gamma)
+        self.lambda_min = non_negative("lambda_min", lambda_min)
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long, device="cpu"))
 
     def annealing(self) -> float:
@@ -55,7 +58,7 @@ class SphereFaceR(Margin):
 
     def __init__(self, s: float = 30.0, m: float = 1.7, **options: Unpack[MarginOptions]) -> None:
         super().__init__(s, **options)
-        self.m = m
+        self.m = positive("m", m)
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:
         return psi(cos_N, self.m)

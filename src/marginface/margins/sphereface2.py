@@ -9,6 +9,7 @@ from torch import Tensor
 from marginface.errors import InputError
 from marginface.margins.base import MarginGrad
 from marginface.margins.binary import BinaryMargin
+from marginface.margins.ranges import cosine, positive
 
 
 class SphereFace2(BinaryMargin):
@@ -33,6 +34,7 @@ class SphereFace2(BinaryMargin):
     ) -> None:
         if num_classes < 1 or not 0 < alpha < 1:
             raise InputError(f"sphereface2 needs num_classes ≥ 1 and 0 < alpha < 1, not {num_classes} and {alpha}.")
+        r, m, t, lw = positive("r", r), cosine("m", m), positive("t", t), positive("lw", lw)
         bias = _balanced_bias(max(num_classes, 2), alpha, r, m, t)
         super().__init__(r, bias, alpha * lw / r, (1 - alpha) * lw / r, margin_grad, interclass_filter)
         self.m, self.t = m, t

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from marginface.margins.arcface import Overflow, add_angle
 from marginface.margins.base import Margin, MarginOptions, one_of
+from marginface.margins.ranges import cosine, positive, radians
 
 Target = Literal["am", "arc"]
 
@@ -28,8 +29,9 @@ class SVSoftmax(Margin):
     ) -> None:
         super().__init__(s, **options)
         one_of("target", target, ("am", "arc"))
-        self.m = m if m is not None else {"am": 0.35, "arc": 0.5}[target]
-        self.t = t
+        chosen = m if m is not None else {"am": 0.35, "arc": 0.5}[target]
+        self.m = cosine("m", chosen) if target == "am" else radians("m", chosen)
+        self.t = positive("t", t)
         self.target_type: Target = target
 
     def bend(self, cos_N: Tensor, norms_N: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from marginface.margins.base import MarginGrad
 from marginface.margins.binary import BinaryMargin
+from marginface.margins.ranges import cosine, finite, positive
 
 
 class UniFace(BinaryMargin):
@@ -26,8 +27,8 @@ class UniFace(BinaryMargin):
         margin_grad: MarginGrad | None = None,
         interclass_filter: float = 0.0,
     ) -> None:
-        super().__init__(s, -bias, 1.0, l, margin_grad, interclass_filter)
-        self.m = m
+        super().__init__(positive("s", s), -finite("bias", bias), 1.0, positive("l", l), margin_grad, interclass_filter)
+        self.m = cosine("m", m)
 
     def bend_positive(self, cos: Tensor) -> Tensor:
         return cos - self.m
