@@ -1,7 +1,10 @@
 """What a training loop relies on: `loss = head(embeddings, labels)`."""
 
 import copy
+import re
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,10 +132,37 @@ def test_bad_labels_and_shapes() -> None:
     subject, x_ND = arcface_head(), torch.randn(3, 16)
     with pytest.raises(InputError, match=r"label 37 of row 1 is not below num_classes 37"):
         subject(x_ND, torch.tensor([0, 37, 1]))
-    with pytest.raises(InputError, match=r"expected embeddings \(N, 16\)"):
+    with pytest.raises(InputError, match=r"embeddings must be a floating-point tensor \(N, 16\), not .* \(3, 8\)"):
         subject(torch.randn(3, 8), torch.tensor([0, 1, 2]))
-    with pytest.raises(InputError, match=r"expected embeddings"):
+    with pytest.raises(InputError, match=r"labels must be .*, \(3,\), not of shape \(2,\)"):
         subject(x_ND, torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        ([0, 1, 2], "a list"),
+        (np.arange(3), "a ndarray"),
+        *((torch.tensor([0, 1, 1]).to(dtype), str(dtype)) for dtype in (torch.float32, torch.int16, torch.uint8)),
+        (torch.tensor([True, False, True]), "torch.bool"),
+        (torch.tensor([[0, 1, 2]]), "of shape (1, 3)"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["streaming", "dense"])
+@pytest.mark.parametrize("name", ["arcface", "uniface"])
+def test_labels_of_another_kind(name: str, engine: Literal["streaming", "dense"], labels: Any, given: str) -> None:
+    head = MarginSoftmax(16, 37, create_margin(name), engine=engine)
+    for call in (head, head.logits, lambda x_ND, labels: head.margin(x_ND @ head.weight.T, labels)):
+        with pytest.raises(InputError, match=rf"labels must be an int64 tensor .*, not {re.escape(given)}"):
+            call(torch.randn(3, 16), labels)
+
+
+@pytest.mark.parametrize("engine", ["streaming", "dense"])
+@pytest.mark.parametrize("name", ["arcface", "uniface"])
+def test_labels_in_32_bits(name: str, engine: Literal["streaming", "dense"]) -> None:
+    head = MarginSoftmax(16, 37, create_margin(name), engine=engine)
+    x_ND, labels_N = torch.randn(3, 16), torch.tensor([0, 36, -1])
+    assert torch.equal(head(x_ND, labels_N.int()), head(x_ND, labels_N))
 
 
 @pytest.mark.parametrize(

@@ -193,11 +193,12 @@ class Margin(nn.Module):
 
         Args:
             cos_NC: cosines (raw products for `softmax`), any float dtype.
-            labels_N: int64; rows labelled outside [0, C), e.g. -1, get no margin (loss: `ignore_index=-1`).
+            labels_N: int64 or int32; rows labelled outside [0, C), e.g. -1, get no margin (loss: `ignore_index=-1`).
             norms_N: norms of the embeddings; needed by SphereFace, MagFace and AdaFace.
 
         Returns: logits (N, C), float32 or wider. In training mode the adaptive state advances by one step.
         """
+        labels_N = class_indices(labels_N, len(cos_NC))
         if norms_N is None:
             if self.reads_norms:
                 raise InputError(f"{type(self).__name__} reads the norms of the embeddings; pass norms_N.")
@@ -237,6 +238,18 @@ def angle(cos: Tensor) -> Tensor:
 def at_least_float32(x: Tensor) -> Tensor:
     """float16 and bfloat16 to float32; wider types as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def class_indices(labels: Tensor, count: int) -> Tensor:
+    """Return int64 labels (count,) of an int32 or int64 tensor; raise InputError for anything else."""
+    wanted = f"labels must be an int64 tensor of one class index per row, ({count},)"
+    if not isinstance(labels, Tensor):
+        raise InputError(f"{wanted}, not a {type(labels).__name__}: torch.as_tensor(labels) makes one.")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise InputError(f"{wanted}, not {labels.dtype}: labels.long() makes one.")
+    if labels.shape != (count,):
+        raise InputError(f"{wanted}, not of shape {tuple(labels.shape)}.")
+    return labels.long()
 
 
 def valid_rows(labels_N: Tensor, num_classes: int) -> Tensor:

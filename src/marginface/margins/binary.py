@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from marginface.margins.base import MarginGrad, at_least_float32, one_of, valid_rows
+from marginface.margins.base import MarginGrad, at_least_float32, class_indices, one_of, valid_rows
 from marginface.margins.ranges import share
 
 
@@ -43,7 +43,7 @@ class BinaryMargin(nn.Module):
 
     def forward(self, cos_NC: Tensor, labels_N: Tensor) -> Tensor:
         """Dense cosines to binary logits (N, C); rows labelled outside [0, C) are negative everywhere."""
-        cos_NC = at_least_float32(cos_NC)
+        cos_NC, labels_N = at_least_float32(cos_NC), class_indices(labels_N, len(cos_NC))
         return torch.where(targets(labels_N, cos_NC), self.positive(cos_NC), self.negative(cos_NC))
 
     def loss(self, logits_NC: Tensor, labels_N: Tensor) -> Tensor:

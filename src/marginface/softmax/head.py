@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from marginface.errors import InputError
-from marginface.margins.base import CountsOnHost, Margin, one_of
+from marginface.margins.base import CountsOnHost, Margin, class_indices, one_of
 from marginface.margins.binary import BinaryMargin
 from marginface.softmax.binary import binary_logits, binary_loss
 from marginface.softmax.classes import Classes, CollectedGradient, WeightSink
@@ -148,11 +148,11 @@ class MarginSoftmax(CountsOnHost):
 
         Args:
             x_ND: embeddings, un-normalised, any float dtype.
-            labels_N: int64 in [0, num_classes); negative labels are treated as `unlabelled` says.
+            labels_N: int64 or int32 in [0, num_classes); negative labels are treated as `unlabelled` says.
 
         Raises InputError for a label of num_classes or more, or shapes that do not fit.
         """
-        self._check_batch(x_ND, labels_N)
+        labels_N = self._checked_labels(x_ND, labels_N)
         with torch.autocast(x_ND.device.type, enabled=False):
             if self.engine == "dense":
                 return self._dense_loss(x_ND, labels_N)
@@ -171,6 +171,7 @@ class MarginSoftmax(CountsOnHost):
     def logits(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Logits (N, C) after margin and scale, for study: dense, no gradient, adaptive state left alone."""
         self._refuse_shards("logits")
+        labels_N = self._checked_labels(x_ND, labels_N)
         x_ND = x_ND.to(self._dtype)
         if isinstance(self.margin, BinaryMargin):
             return binary_logits(x_ND, self.weight, labels_N, self.margin)
@@ -317,14 +318,15 @@ class MarginSoftmax(CountsOnHost):
         if self.shards.size > 1:
             raise InputError(f"{what} needs all classes in one process; this head is split over {self.shards.size}.")
 
-    def _check_batch(self, x_ND: Tensor, labels_N: Tensor) -> None:
-        if x_ND.dim() != 2 or x_ND.shape[1] != self.num_features or labels_N.shape != x_ND.shape[:1]:
-            raise InputError(
-                f"expected embeddings (N, {self.num_features}) and labels (N,), "
-                f"not {tuple(x_ND.shape)} and {tuple(labels_N.shape)}."
-            )
+    def _checked_labels(self, x_ND: Tensor, labels_N: Tensor) -> Tensor:
+        """The labels in int64; raises InputError for embeddings or labels that do not fit this head."""
+        if not isinstance(x_ND, Tensor) or not x_ND.is_floating_point() or x_ND.shape[1:] != (self.num_features,):
+            given = f"{x_ND.dtype} {tuple(x_ND.shape)}" if isinstance(x_ND, Tensor) else type(x_ND).__name__
+            raise InputError(f"embeddings must be a floating-point tensor (N, {self.num_features}), not {given}.")
+        labels_N = class_indices(labels_N, len(x_ND))
         if labels_N.is_cuda:  # do not wait for the device: the assertion fails there
             torch._assert_async((labels_N < self.num_classes).all())
         elif len(labels_N) and int(labels_N.max()) >= self.num_classes:
             row = int(labels_N.argmax())
             raise InputError(f"label {int(labels_N[row])} of row {row} is not below num_classes {self.num_classes}.")
+        return labels_N
