@@ -1,0 +1,79 @@
+"""Runs what reads a hostile file in a process of its own, with a limit on memory and time."""
+
+import multiprocessing
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from typing import Any
+
+from marginface.errors import InputError
+
+MEMORY = 1 << 30  # bytes that the file may take beyond what the imports take
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["bounded_imports"])
+
+
+def _start_server() -> None:
+    """The first process, of which all others begin as copies; it finds modules where this one does."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+def refusal(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, seconds: float = 20) -> str:
+    """The sentence of the InputError that `call(*arguments)` raises. Fails for any other end, memory or time.
+
+    call: importable by name, since it runs in another process.
+    """
+    kind, answer = outcome(call, *arguments, memory=memory, seconds=seconds)
+    assert kind == "refused", f"{kind}: {answer}"
+    assert "\n" not in answer
+    assert len(answer) < 1000
+    return answer
+
+
+def outcome(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, seconds: float = 20) -> tuple[str, Any]:
+    """("returned", what `call` returned), ("refused", sentence) or ("raised", traceback). Fails for memory or time."""
+    _start_server()
+    here, there = _server.Pipe(duplex=False)
+    process = _server.Process(target=_run, args=(there, call, arguments, memory))
+    process.start()
+    there.close()
+    try:
+        here.recv()  # the first process waits for the imports
+        assert here.poll(seconds), f"no end within {seconds} s"
+        found = here.recv()
+    except EOFError:
+        process.join(5)
+        raise AssertionError(f"the process ended with {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+    kind, answer, peak = found
+    assert peak < memory, f"took {peak >> 20:,} MB"
+    return kind, answer
+
+
+def _run(answer: Connection, call: Callable[..., Any], arguments: tuple[Any, ...], memory: int) -> None:
+    answer.send("ready")
+    before = _peak()
+    resource.setrlimit(resource.RLIMIT_DATA, (before + 2 * memory,) * 2)  # malloc fails before the machine does
+    try:
+        found = ("returned", call(*arguments))
+    except InputError as refused:
+        found = ("refused", str(refused))
+    except BaseException:
+        found = ("raised", traceback.format_exc())
+    answer.send((*found, _peak() - before))
+
+
+def _peak() -> int:
+    """Bytes in memory, the most so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
