@@ -81,7 +81,7 @@ def test_a_limit_is_checked_before_reading(tmp_path):
         file.truncate(1 << 42)  # of which the disk holds nothing
     for read in (*READ[1:3], *READ[4:]):
         assert "bytes, more than the" in refusal(read, path)
-    assert "line 1 has more than 65,536 characters" in refusal(count_lines, path)
+    assert "line 1 has over 65,536 characters" in refusal(count_lines, path)
 
 
 def test_free_memory_heeds_the_limits_of_the_process():
@@ -106,7 +106,7 @@ def test_lines_of_any_allowed_length(tmp_path):
     path.write_text("".join(longest))
     assert list(read_lines(path)) == longest
     path.write_text("x\n" + "".join(longest) + "b")
-    with pytest.raises(InputError, match="line 3 has more than 65,536 characters; give each entry its own line"):
+    with pytest.raises(InputError, match="line 3 has over 65,536 characters; put each entry on its own line"):
         list(read_lines(path))
 
 

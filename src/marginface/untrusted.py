@@ -84,7 +84,7 @@ def read_lines(
             while line := file.readline(LONGEST_LINE):
                 if len(line) == LONGEST_LINE and not line.endswith("\n"):
                     raise InputError(
-                        f"{path}: line {number} has more than {LONGEST_LINE:,} characters; give each entry its own line."
+                        f"{path}: line {number} has over {LONGEST_LINE:,} characters; put each entry on its own line."
                     )
                 yield line
                 number += 1
@@ -152,7 +152,7 @@ def free_memory() -> int:
 
 
 def _opened(path: Name) -> tuple[int, int]:
-    """(descriptor, bytes) of a regular file, whose kind is known before it is opened: opening makes some devices act."""
+    """(descriptor, bytes) of a regular file, known as one before it is opened: opening makes some devices act."""
     _check_regular(path, os.stat(path).st_mode)  # noqa: PTH116 - faster than a Path's
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     found = os.fstat(descriptor)
