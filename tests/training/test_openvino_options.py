@@ -39,6 +39,9 @@ train --train_data_root VGG/train/ --train_list VGG/meta/train_list.txt --train_
 """
 
 
+ARC = {"overflow": "linear", "margin_grad": True}
+
+
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Configurations that would have been trained; my_config.yml is in the working directory."""
@@ -87,7 +90,7 @@ def test_m_alone_is_the_margin_of_any_recipe(trained: list[Config]) -> None:
     [
         ("--margin_type arc", "sv-softmax", {"s": 30.0, "m": 0.35, "t": 1.1, "target": "arc"}, 0.0),
         ("--mining_type focal --gamma 3", "cosface", {"s": 30.0, "m": 0.35}, 3.0),
-        ("--mining_type focal --margin_type arc --m 0.5 --s 64", "arcface", {"s": 64, "m": 0.5}, 2.0),
+        ("--mining_type focal --margin_type arc --m 0.5 --s 64", "arcface", ARC | {"s": 64, "m": 0.5}, 2.0),
         ("--t 1.2", "sv-softmax", {"s": 30.0, "m": 0.35, "t": 1.2, "target": "am"}, 0.0),
     ],
 )
@@ -112,7 +115,7 @@ def test_the_readmes_command(trained: list[Config], capsys: pytest.CaptureFixtur
 
 def test_every_key_is_a_key(tmp_path: Path) -> None:
     for key in KEYS:
-        value = "mobilenet" if key == "model" else "1"
+        value = {"model": "mobilenet", "margin_type": "arc", "mining_type": "focal"}.get(key, "1")
         words, sentences = translated([f"--{key}", value])
         assert words or sentences or key in ("val_list", "val_data_root"), key
 
@@ -122,6 +125,8 @@ def test_every_key_is_a_key(tmp_path: Path) -> None:
     [
         ("lr 0.4", "line 1, 'lr 0.4', is not one key: value"),
         ("lr: 0.4\nlearning: 1", "line 2: 'learning' is no option of that trainer"),
+        ("margin_type: sphere", "margin_type sphere: that trainer has cos and arc"),
+        ("mining_type: svv", "mining_type svv: that trainer has sv and focal"),
         ("model: rmnet", "model rmnet: of that trainer's networks there is mobilenet"),
     ],
 )

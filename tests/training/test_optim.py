@@ -47,7 +47,9 @@ def test_norms_and_biases_are_not_decayed_unless_asked() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4))
     groups = parameter_groups(net, nn.Identity(), OptimConfig(weight_decay=0.1))
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (4, 0.0)]  # type: ignore[arg-type]
-    (everything,) = parameter_groups(net, nn.Identity(), OptimConfig(weight_decay=0.1, decay_norms=True))
+    groups = parameter_groups(net, nn.Identity(), OptimConfig(weight_decay=0.1, decayed="all-but-batch-norms"))
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(3, 0.1), (2, 0.0)]  # type: ignore[arg-type]
+    (everything,) = parameter_groups(net, nn.Identity(), OptimConfig(weight_decay=0.1, decayed="all"))
     assert len(everything["params"]) == 5  # type: ignore[arg-type]
 
 

@@ -26,6 +26,7 @@ SAME = {
     "snap_to_resume": "init_from",
 }
 LOSS: dict[str, Any] = {"margin_type": "cos", "mining_type": "sv", "m": 0.35, "s": 30.0, "t": 1.1, "gamma": 2.0}
+WORDS = {"margin_type": ("cos", "arc"), "mining_type": ("sv", "focal")}
 PLACES = ("train_data_root", "train_list", "val_data_root", "val_list")
 ALIGN = "takes aligned faces: make them once with marginface align {} FOLDER --template openvino --size 128 and give {}"
 WITHOUT = {
@@ -140,6 +141,9 @@ class _Trainer:
     def _margin(self, changed: dict[str, Any]) -> list[str]:
         if changed.keys() <= {"m", "s"}:
             return [f"--margin.options.{key}={value}" for key, value in changed.items()]
+        for key, valid in WORDS.items():
+            if key in changed and changed[key] not in valid:
+                raise InputError(f"{key} {changed[key]}: that trainer has {' and '.join(valid)}")
         loss, arc = self.loss, self.loss["margin_type"] == "arc"
         options = {"s": loss["s"], "m": loss["m"]}
         if loss["mining_type"] == "sv":
@@ -147,4 +151,5 @@ class _Trainer:
             name, gamma = "sv-softmax", 0.0
         else:
             name, gamma = "arcface" if arc else "cosface", loss["gamma"]
+            options |= {"overflow": "linear", "margin_grad": "true"} if arc else {}
         return [f"--margin.name={name}", f"--margin.options={json.dumps(options)}", f"--softmax.focal_gamma={gamma}"]

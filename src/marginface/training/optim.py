@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from marginface.errors import InputError
 from marginface.weights.parts import own
@@ -25,8 +26,9 @@ class OptimConfig:
         lr: peak learning rate
         scale_lr: multiply lr by global batch / 512, the papers' rule
         momentum: of SGD
-        weight_decay: on weight matrices and kernels; norms and biases are spared unless decay_norms
-        decay_norms: also decay norms and biases, as most of the papers' code does
+        weight_decay: L2 decay per step of what `decayed` names
+        decayed: matrices: weight matrices and kernels only; all-but-batch-norms: biases, PReLU and other norms too, as
+            AdaFace; all: every parameter, as most of the papers' code
         schedule: what follows the warm-up
         warmup_epochs: linear rise from 0 to lr; a fraction is fine
         milestones: multistep: epochs at which lr is multiplied by gamma
@@ -44,7 +46,7 @@ class OptimConfig:
     scale_lr: bool = False
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    decay_norms: bool = False
+    decayed: Literal["matrices", "all-but-batch-norms", "all"] = "matrices"
     schedule: Literal["constant", "multistep", "poly", "cosine"] = "poly"
     warmup_epochs: float = 0.0
     milestones: list[float] = field(default_factory=list)
@@ -92,14 +94,19 @@ def learning_rate(config: OptimConfig, epoch: float, epochs: float) -> float:
 def parameter_groups(backbone: nn.Module, head: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
     """Groups of one weight decay and one `lr_share` each.
 
-    Not decayed is everything of one dimension or fewer (norms, biases, PReLU) unless `decay_norms`. `lr_share` is
+    `config.decayed` says what decays; "matrices" is everything of more than one dimension. `lr_share` is
     what `layer_shares` says, 1 for the head. Weights that are split over processes have groups of their own.
     """
     shares = layer_shares(backbone, config.first_layer)
+    batch_norms = {p for m in backbone.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for parameter in (*backbone.parameters(), *head.parameters()):
         if parameter.requires_grad:
-            decayed = parameter.ndim > 1 or config.decay_norms
+            decayed = {
+                "matrices": parameter.ndim > 1,
+                "all-but-batch-norms": parameter not in batch_norms,
+                "all": True,
+            }[config.decayed]
             kind = (shares.get(parameter, 1.0), decayed, isinstance(parameter, DTensor))
             groups.setdefault(kind, []).append(parameter)
     ordered = sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1], group[0][2]))
