@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from marginface.commands import COMMANDS
 from marginface.errors import InputError, Stopped
+
+set_parsing_settings(import_path_denylist=["*"])  # a configuration's values name no modules to import
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -50,6 +52,7 @@ def _parser(verb: str, module: ModuleType | None) -> ArgumentParser:
         prog="marginface",
         description="Train, evaluate and ship face embeddings learned with margin-based softmax losses.",
         exit_on_error=False,
+        allow_abbrev=False,  # of all verbs: a shortened --config would not be checked
     )
     parser.add_argument("--version", action="version", version=version("marginface"))
     subcommands = parser.add_subcommands(dest="command", required=True)

@@ -20,6 +20,8 @@ from marginface.errors import InputError
 from marginface.files import replace_folder
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# not Any: for that the command line's parser makes an object of any class that a value names
+Option = bool | int | float | str | list[int] | list[float] | None
 
 
 @dataclass
@@ -34,7 +36,7 @@ class ModelConfig:
 
     backbone: str = "small"
     num_features: int = 512
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.training.config import Config, recipe_or_file
+from marginface.training.config_file import check_config_file
 from marginface.training.openvino_options import BASE, speaks_openvino, translated
 from marginface.training.run import open_run
 from marginface.training.start import start_training
@@ -39,7 +40,7 @@ def prepared(words: list[str]) -> list[str]:
     OpenVINO's trainer as good as ours.
     """
     if {"-h", "--help"} & set(words):
-        return words
+        return ["--help"]  # alone: the parser would open a --config before it
     words = [_underscored(word) for word in words]
     foreign = speaks_openvino(words)
     words, sentences = translated(words)
@@ -56,11 +57,17 @@ def prepared(words: list[str]) -> list[str]:
     prepared = []
     for position, word in enumerate(words):
         if position and words[position - 1] == "--config":
-            word = recipe_or_file(word)
+            word = _checked(word)
         elif word.startswith("--config="):
-            word = "--config=" + recipe_or_file(word.partition("=")[2])
+            word = "--config=" + _checked(word.partition("=")[2])
         prepared.append(word)
     return prepared
+
+
+def _checked(config: str) -> str:
+    file = recipe_or_file(config)
+    check_config_file(file)
+    return file
 
 
 def _underscored(word: str) -> str:
@@ -70,6 +77,8 @@ def _underscored(word: str) -> str:
 
 def explained(message: str) -> str:
     """The parser's complaint, with the keys that would have been valid."""
+    if option := re.search(r'Parser key "([\w.]+\.options)":.*Union subtypes', message):
+        return f"{option[1]}: give each option as a number, a word, true, false, null or a list of numbers"
     unknown = re.search(r"unrecognized arguments: --(\S+)|does not accept (?:nested key|option) '([^']+)'", message)
     if not unknown:
         return message

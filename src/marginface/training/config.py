@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from marginface.embedder import ModelConfig
+from marginface.embedder import ModelConfig, Option
 from marginface.errors import InputError
 from marginface.loading.loader import DataConfig
 from marginface.softmax.kernels import Precision
@@ -29,7 +29,7 @@ class MarginConfig:
     """
 
     name: str = "arcface"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
     warmup_epochs: float = 0.0
 
 
