@@ -4,14 +4,17 @@ import multiprocessing
 import os
 import resource
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from math import ceil
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
 from marginface.errors import InputError
 
+WAIT = 12  # seconds that a second on the processor may take, where other processes want it too
 MEMORY = 1 << 30  # bytes that the file may take beyond what the imports take
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["bounded_imports"])
@@ -27,8 +30,9 @@ def _start_server() -> None:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
 
 
-def refusal(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, seconds: float = 20) -> str:
-    """The sentence of the InputError that `call(*arguments)` raises. Fails for any other end, memory or time.
+def refusal(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, seconds: float = 10) -> str:
+    """The sentence of the InputError that `call(*arguments)` raises. Fails for any other end, and where that
+    takes more bytes of `memory` or `seconds` on the processor.
 
     call: importable by name, since it runs in another process.
     """
@@ -39,16 +43,16 @@ def refusal(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, sec
     return answer
 
 
-def outcome(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, seconds: float = 20) -> tuple[str, Any]:
-    """("returned", what `call` returned), ("refused", sentence) or ("raised", traceback). Fails for memory or time."""
+def outcome(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, seconds: float = 10) -> tuple[str, Any]:
+    """("returned", what `call` returned), ("refused", sentence) or ("raised", traceback). Fails as `refusal`."""
     _start_server()
     here, there = _server.Pipe(duplex=False)
-    process = _server.Process(target=_run, args=(there, call, arguments, memory))
+    process = _server.Process(target=_run, args=(there, call, arguments, memory, seconds))
     process.start()
     there.close()
     try:
         here.recv()  # the first process waits for the imports
-        assert here.poll(seconds), f"no end within {seconds} s"
+        assert here.poll(WAIT * seconds), f"no end within {WAIT * seconds} s"
         found = here.recv()
     except EOFError:
         process.join(5)
@@ -56,22 +60,25 @@ def outcome(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, sec
     finally:
         process.kill()
         process.join()
-    kind, answer, peak = found
+    kind, answer, peak, spent = found
     assert peak < memory, f"took {peak >> 20:,} MB"
+    assert spent < seconds, f"took {spent:.1f} s"
     return kind, answer
 
 
-def _run(answer: Connection, call: Callable[..., Any], arguments: tuple[Any, ...], memory: int) -> None:
+def _run(answer: Connection, call: Callable[..., Any], arguments: tuple[Any, ...], memory: int, seconds: float) -> None:
     answer.send("ready")
     before = _peak()
     resource.setrlimit(resource.RLIMIT_DATA, (before + 2 * memory,) * 2)  # malloc fails before the machine does
+    resource.setrlimit(resource.RLIMIT_CPU, (2 * ceil(seconds),) * 2)
+    started = time.process_time()
     try:
         found = ("returned", call(*arguments))
     except InputError as refused:
         found = ("refused", str(refused))
     except BaseException:
         found = ("raised", traceback.format_exc())
-    answer.send((*found, _peak() - before))
+    answer.send((*found, _peak() - before, time.process_time() - started))
 
 
 def _peak() -> int:

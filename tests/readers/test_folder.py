@@ -119,5 +119,5 @@ def test_packed_names_keep_file_names_that_are_not_utf8():
 def test_files_are_read_whole(tmp_path, size):
     (tmp_path / "file").write_bytes(np.random.default_rng(0).bytes(size))
     assert read_file(str(tmp_path / "file")) == (tmp_path / "file").read_bytes()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         read_file(str(tmp_path))

@@ -1,6 +1,7 @@
 """Where the files lie inside zip and tar archives, so that each can be read without the others. For `archive`."""
 
 import mmap
+import os
 import struct
 import zipfile
 import zlib
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marginface.errors import InputError
+from marginface.untrusted import LARGEST_IMAGE, open_file
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 BLOCK = 512  # a tar archive is made of these
 LONGEST_NAME = 1 << 16
-LARGEST = 1 << 28  # bytes of a single image, packed or unpacked
+FREE_GROWTH, GROWTH = 1 << 20, 20
+"""A file may unpack to so many bytes, and more only by this factor: images are compressed already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +33,24 @@ class Member:
 
 def is_zip(path: Path) -> bool:
     """Whether the file starts as a zip archive does."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def is_tar(path: Path) -> bool:
     """Whether the file starts as a tar archive does."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(265)[257:262] == b"ustar"
 
 
 def zip_members(path: Path) -> Iterator[Member]:
     """The files in the directory of a zip archive."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            if sum(entry.compress_size for entry in entries) > file.seek(0, os.SEEK_END):
+                raise InputError(f"{path}: the files in the archive overlap; pack it again.")
+            for entry in entries:
                 if entry.filename.endswith("/"):
                     continue
                 if entry.flag_bits & 1:
@@ -63,12 +69,9 @@ def zip_members(path: Path) -> Iterator[Member]:
 
 def zip_content(data: mmap.mmap, member: Member) -> bytes:
     """The bytes of a file in a zip archive. Raises ValueError if they are damaged or not what the directory says."""
-    if data[member.offset : member.offset + 4] != b"PK\x03\x04":
-        raise ValueError("no file starts there")
-    name, extra = struct.unpack_from("<HH", data, member.offset + 26)
-    start = member.offset + 30 + name + extra
-    if max(member.size, member.packed_size) > LARGEST or start + member.packed_size > len(data):
-        raise ValueError(f"it claims {max(member.size, member.packed_size):,} bytes")
+    start = zip_start(data, member)
+    if member.size > LARGEST_IMAGE or member.size > FREE_GROWTH + GROWTH * member.packed_size:
+        raise ValueError(f"it claims {member.size:,} bytes, packed into {member.packed_size:,}")
     content = data[start : start + member.packed_size]
     if member.method == DEFLATED:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -79,6 +82,17 @@ def zip_content(data: mmap.mmap, member: Member) -> bytes:
     if len(content) != member.size or zlib.crc32(content) != member.checksum:
         raise ValueError("its checksum is wrong")
     return content
+
+
+def zip_start(data: mmap.mmap, member: Member) -> int:
+    """Where the packed bytes of a file in a zip archive start. Raises ValueError where there is no such file."""
+    if data[member.offset : member.offset + 4] != b"PK\x03\x04":
+        raise ValueError("no file starts there")
+    name, extra = struct.unpack_from("<HH", data, member.offset + 26)
+    start = int(member.offset + 30 + name + extra)
+    if start + member.packed_size > len(data):
+        raise ValueError(f"it claims {member.packed_size:,} bytes")
+    return start
 
 
 def tar_members(path: Path, data: mmap.mmap) -> Iterator[Member]:

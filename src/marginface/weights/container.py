@@ -1,27 +1,29 @@
 """Opens a checkpoint file without running anything in it, and finds the tensors. First step of every import."""
 
-import pickle
 import re
-import warnings
-import zipfile
-from collections import OrderedDict
+import struct
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
+from safetensors.torch import load_file
 from torch import Tensor
 
 from marginface.errors import InputError
+from marginface.readers.archive_index import zip_members
+from marginface.untrusted import open_file
 from marginface.weights.base import State
+from marginface.weights.torch_file import RefusedName, read_torch
 
-# what training frameworks leave beside the weights; it is read as an empty stand-in and never imported
+# what PyTorch and training frameworks leave beside the weights; it is passed over and never imported
 HARMLESS = re.compile(
     r"(pytorch_lightning|lightning|lightning_fabric|torchmetrics|omegaconf|easydict|yacs|pathlib|numpy)\.[\w.]+"
     r"|torch\.optim\.[\w.]+|argparse\.Namespace|collections\.\w+|datetime\.\w+|_codecs\.encode"
     r"|(copyreg|copy_reg)\._reconstructor"
-    r"|(builtins|__builtin__)\.(object|dict|list|tuple|set|frozenset|int|float|bool|str|bytes|slice)"
+    r"|(builtins|__builtin__)\.(object|dict|list|tuple|set|frozenset|int|float|bool|str|bytes|bytearray|complex|slice)"
+    r"|torch\.(Size|device|Tensor|\w+Storage|storage\.\w+Storage|nn\.parameter\.\w+|serialization\._get_layout)"
+    r"|torch\.(_utils\._rebuild_\w+|per_(tensor|channel)_\w+)"
 )
 # where projects keep the network's state dict within a checkpoint, first match first
 NETWORK = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "backbone", "net")
@@ -53,25 +55,10 @@ ARCHIVES = {
 }
 
 
-class _StandIn:
-    """Takes the place of an object that is of no use here; does nothing."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
-
-
-class _DictStandIn:
-    """The same for kinds of dictionaries: PyTorch's safe mode fills no other class than OrderedDict."""
-
-    def __new__(cls, *_: Any, **__: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]  # on purpose another class
-        return OrderedDict()
-
-
 def read(path: Path) -> Any:
     """What the file holds, on the CPU. Raises InputError saying what the file looks like and what to do."""
     _refuse_folder(path)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         beginning = file.read(512)
     if not beginning:
         raise InputError(f"{path} is empty; fetch it again")
@@ -84,7 +71,7 @@ def read(path: Path) -> Any:
     zipped = beginning.startswith(b"PK")
     if zipped:
         _refuse_archive(path)
-    return _unpickle(path, zipped)
+    return _read_torch(path, zipped)
 
 
 def network_state(content: Any, path: Path) -> State:
@@ -138,10 +125,10 @@ def _refuse_folder(path: Path) -> None:
 
 
 def _refuse_archive(path: Path) -> None:
-    """Every zip archive but PyTorch's own, which holds one data.pkl; a damaged one is left to PyTorch."""
+    """Every zip archive but PyTorch's own, which holds one data.pkl; a damaged one is found when it is read."""
     try:
-        names = zipfile.ZipFile(path).namelist()
-    except Exception:  # a damaged file fails in any way
+        names = [member.name for member in zip_members(path)]
+    except InputError:
         return
     for pattern, meaning in ARCHIVES.items():
         if any(re.fullmatch(pattern, name) for name in names):
@@ -152,46 +139,33 @@ def _refuse_archive(path: Path) -> None:
 
 def _read_safetensors(path: Path) -> State:
     try:
-        return load_safetensors(path.read_bytes())
+        return load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path} looks like safetensors but is damaged ({error}); fetch it again") from error
 
 
-def _unpickle(path: Path, zipped: bool) -> Any:
-    """torch.load in its safe mode; what frameworks leave beside the weights becomes stand-ins."""
-    stand_ins: list[Any] = []
-    for _ in range(100):
-        try:
-            with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the pickle protocol, of files that are refused anyway
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            name = _unsafe_global(str(error))
-            if name is None:
-                raise InputError(_damaged(path, zipped)) from error
-            if not HARMLESS.fullmatch(name):
-                raise InputError(
-                    f"{path} is refused: it would run {name}, which no checkpoint needs; it may be malicious, "
-                    f"or hold a whole pickled model instead of a state dict"
-                ) from error
-            stand_ins.append((_DictStandIn if name.lower().endswith("dict") else _StandIn, name))
-        except Exception as error:  # a damaged file fails in any way
-            raise InputError(_damaged(path, zipped)) from error
-    raise InputError(f"{path} is refused: it holds more kinds of objects than a checkpoint needs")
+def _read_torch(path: Path, zipped: bool) -> Any:
+    try:
+        return read_torch(path, lambda name: HARMLESS.fullmatch(name) is not None)
+    except RefusedName as refused:
+        raise InputError(
+            f"{path} is refused: it would run {refused.name}, which no checkpoint needs; it may be malicious, "
+            f"or hold a whole pickled model instead of a state dict"
+        ) from refused
+    except (ValueError, TypeError, KeyError, RuntimeError, struct.error) as error:
+        raise InputError(_damaged(path, zipped, error)) from error
 
 
-def _unsafe_global(message: str) -> str | None:
-    """The name PyTorch refused, in full; built-in ones come without their module."""
-    match = re.search(r"GLOBAL ([\w.]+)", message)
-    return match and (match[1] if "." in match[1] else f"builtins.{match[1]}")
-
-
-def _damaged(path: Path, zipped: bool) -> str:
-    with path.open("rb") as file:
+def _damaged(path: Path, zipped: bool, error: Exception) -> str:
+    with open_file(path) as file:
         old = file.read(len(OLD_PYTORCH)) == OLD_PYTORCH
+    reason = " ".join(str(error).split())[:200]
     if zipped or old:
         return (
             f"{path} is truncated or no PyTorch checkpoint ({path.stat().st_size:,} bytes); fetch it again and "
-            f"compare the size"
+            f"compare the size ({reason})"
         )
-    return f"{path} is no PyTorch checkpoint, or a damaged one; expected a .pth, .pt, .ckpt or .safetensors file"
+    return (
+        f"{path} is no PyTorch checkpoint, or a damaged one ({reason}); expected a .pth, .pt, .ckpt or .safetensors "
+        f"file"
+    )
