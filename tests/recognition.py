@@ -1,7 +1,9 @@
 """A detector and a model without any library: a face is a coloured square, a person is its colour."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 
 from marginface.detection.base import Faces
@@ -23,6 +25,13 @@ def photograph(
         noise = random.integers(-12, 13, (size, size, 3))
         image[top : top + size, left : left + size] = np.clip(np.array(colour) + noise, 0, 255)
     return image
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    """RGB uint8 as a file without loss, if `path` ends in .png."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image[..., ::-1])
+    return path
 
 
 def find_squares(image: np.ndarray) -> Faces:

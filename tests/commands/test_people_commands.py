@@ -39,7 +39,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_from_photographs_to_names_and_back(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = f"--gallery={tmp_path / 'people.db'}"
     told = run(capsys, "gallery", "add", photos / "known", where)
-    assert "10 faces added, 1 photographs left out; 5 people, 10 faces" in told
+    assert "11 photographs: 10 added, 0 already enrolled, 1 left out; 5 people, 10 faces" in told
     words = ["identify", photos / "probe", where, "--threshold=0.925", "--json", "--save", tmp_path / "drawn"]
     lines = [json.loads(line) for line in run(capsys, *words).splitlines()]
     assert len(lines) == 6
@@ -64,10 +64,10 @@ def test_from_photographs_to_names_and_back(photos: Path, tmp_path: Path, capsys
 def test_words_in_any_order(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = sorted((photos / "probe").glob("*/*.jpg"))[:2]
     where = ["--gallery", tmp_path / "people.db"]
-    assert "2 faces added" in run(capsys, "gallery", "add", "--name", "Ann Lee", *images, *where)
-    assert "1 people, 3 faces" in run(capsys, "gallery", "add", *where, "--name=Ann Lee", images[0])
+    assert "2 added" in run(capsys, "gallery", "add", "--name", "Ann Lee", *images, *where)
+    assert "1 photographs: 0 added, 1 already" in run(capsys, "gallery", "add", *where, "--name=Ann Lee", images[0])
     assert "Ann Lee (" in run(capsys, "identify", *where, "--threshold", 0.8, images[1])
-    assert "3 faces of 1 people gone" in run(capsys, "gallery", *where, "erase", "Ann Lee")
+    assert "2 faces of 1 people gone" in run(capsys, "gallery", *where, "erase", "Ann Lee")
 
 
 def test_two_photographs(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     model = open_model("dlib")
     eye = Eye(open_detector("mtcnn"), model)
-    desk = Desk(Gallery(Store(str(tmp_path / "people.db")), model), eye)
+    desk = Desk(Gallery(Store(str(tmp_path / "people.db"), write=True), model), eye)
     with serve_page(desk, model.threshold(1e-3), model.thresholds) as served:
         yield served
 

@@ -26,12 +26,14 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def desk(photos: Path) -> Desk:
-    return Desk(Gallery(Store(str(photos / "people.db")), MODEL), EYE)
+    return Desk(Gallery(Store(str(photos / "people.db"), write=True), MODEL), EYE)
 
 
 def test_enrol_recognise_erase(desk: Desk, photos: Path) -> None:
     assert desk.enrol(str(photos / "Ann.png"), " Ann ") == "Photographs of Ann: 1. People enrolled: 1."
     desk.enrol(str(photos / "Bob.png"), "Bob")
+    again = desk.enrol(str(photos / "Bob.png"), "Bob")
+    assert again == "This photograph of Bob was enrolled already. Photographs of Bob: 1. People enrolled: 2."
     picture, rows = desk.recognise(str(photos / "Ann.png"), 0.9, 0)
     assert picture.shape == (120, 240, 3)
     assert [row[0] for row in rows] == ["Ann"]
@@ -39,6 +41,12 @@ def test_enrol_recognise_erase(desk: Desk, photos: Path) -> None:
     assert float(desk.recognise(str(photos / "Ann.png"), 0.9, 3)[1][0][3]) < float(rows[0][3])  # less sharp
     assert desk.erase("Ann") == "Photographs of Ann erased: 1. People enrolled: 1."
     assert desk.recognise(str(photos / "Ann.png"), 0.9, 0)[1][0][0] == "unknown"
+
+
+def test_one_photograph_of_two_people(desk: Desk, photos: Path) -> None:
+    desk.enrol(str(photos / "Ann.png"), "Ann")
+    told = desk.enrol(str(photos / "Ann.png"), "Bob")
+    assert told.endswith("The same photograph is enrolled as Ann, too; is that right?")
 
 
 def test_two_photographs(desk: Desk, photos: Path) -> None:

@@ -32,7 +32,7 @@ def client(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from gradio_client import Client
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards
-    desk = Desk(Gallery(Store(str(photos / "people.db")), MODEL), EYE)
+    desk = Desk(Gallery(Store(str(photos / "people.db"), write=True), MODEL), EYE)
     with serve_page(desk, 0.9, MODEL.thresholds) as address:
         yield Client(address, verbose=False, download_files=str(photos / "down"))
         folder = os.environ["GRADIO_TEMP_DIR"]

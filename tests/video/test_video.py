@@ -12,7 +12,7 @@ from marginface.gallery.people import UNKNOWN, Gallery, Match
 from marginface.gallery.store import Store
 from marginface.video.annotate import Person, identify_video
 from marginface.video.tracking import Track, Tracker
-from recognition import COLOURS, EYE, MODEL, STRANGER, photograph
+from recognition import COLOURS, EYE, MODEL, STRANGER, photograph, save
 
 RIGHT = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 
@@ -56,9 +56,9 @@ def test_one_bad_frame_changes_no_name() -> None:
 def gallery(tmp_path: Path) -> Gallery:
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
-    gallery = Gallery(Store(str(tmp_path / "people.db")), MODEL)
+    gallery = Gallery(Store(str(tmp_path / "people.db"), write=True), MODEL)
     for name, colour in COLOURS.items():
-        gallery.add_photo(name, photograph((colour, 20, 20)), "a.jpg", EYE)
+        gallery.add_photo(name, save(tmp_path / f"{name}.png", photograph((colour, 20, 20))), EYE)
     return gallery
 
 

@@ -21,7 +21,9 @@ def options(parser: ArgumentParser) -> None:
 def run(options: Namespace, command: str) -> None:
     eye = open_eye(options)
     threshold, _ = threshold_of(options, eye.model)
-    desk = Desk(open_gallery(options, eye.model, make=True), eye)
-    with serve_page(desk, threshold, eye.model.thresholds, options.host, options.port) as address:
+    with (
+        open_gallery(options, eye.model, write=True, make=True) as gallery,
+        serve_page(Desk(gallery, eye), threshold, eye.model.thresholds, options.host, options.port) as address,
+    ):
         Console().print(f"{address} — Ctrl-C ends it", highlight=False)
         threading.Event().wait()

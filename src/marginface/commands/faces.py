@@ -1,5 +1,7 @@
 """Words that the verbs about people share, and what they open. Not a verb."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -34,11 +36,13 @@ def open_eye(options: Namespace) -> Eye:
     return Eye(open_detector(options.detector), open_model(options.model))
 
 
-def open_gallery(options: Namespace, model: FaceModel, make: bool) -> Gallery:
-    """make: where there is none; otherwise InputError, so that none comes to be by a mistyped address."""
+@contextmanager
+def open_gallery(options: Namespace, model: FaceModel, write: bool = False, make: bool = False) -> Iterator[Gallery]:
+    """write: it may be changed. make: where there is none; otherwise InputError, as for a mistyped address."""
     if not make and "://" not in options.gallery and not Path(options.gallery).exists():
         raise InputError(f"{options.gallery} does not exist; `marginface gallery add` makes it")
-    return Gallery(Store(options.gallery), model)
+    with closing(Store(options.gallery, write=write)) as store:
+        yield Gallery(store, model)
 
 
 def threshold_of(options: Namespace, model: FaceModel) -> tuple[float, str]:

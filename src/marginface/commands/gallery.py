@@ -1,5 +1,6 @@
 """`marginface gallery`: enrol people from photographs, list, remove, erase, export."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from marginface.commands.faces import add_eye, add_gallery, open_eye, open_gallery
 from marginface.errors import InputError
 from marginface.gallery.models import open_model
-from marginface.gallery.people import Gallery, enrol
+from marginface.gallery.people import Gallery, check_name, enrol
 from marginface.gallery.photos import photos_in
 
 ACTIONS = {
@@ -53,14 +54,23 @@ def run(options: Namespace, command: str) -> None:
 
 def _add(options: Namespace) -> None:
     photos = list(_photos(options))
+    for name in {name for name, _ in photos}:
+        check_name(name)
     eye = open_eye(options)
-    gallery = open_gallery(options, eye.model, make=True)
-    before, left_out, console = len(gallery), 0, Console(stderr=True)
-    for reason in track(enrol(gallery, photos, eye), "enrolling", len(photos), console=console):
-        if reason is not None:
-            left_out += 1
-            console.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
-    print(f"{len(gallery) - before} faces added, {left_out} photographs left out; {_summary(gallery)}")
+    counts, console = Counter[str](), Console(stderr=True)
+    with open_gallery(options, eye.model, write=True, make=True) as gallery:
+        enrolled = track(enrol(gallery, photos, eye), "enrolling", len(photos), console=console)
+        for (name, path), photo in zip(photos, enrolled, strict=True):
+            counts[photo.outcome] += 1
+            line = f"left out: {photo.reason}" if photo.reason else ""
+            if photo.others:
+                line = f"doubtful: {path} is enrolled as {name}, and the same photograph as {', '.join(photo.others)}"
+            if line:
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print(
+            f"{len(photos)} photographs: {counts['added']} added, {counts['known']} already enrolled, "
+            f"{counts['left out']} left out; {_summary(gallery)}"
+        )
 
 
 def _photos(options: Namespace) -> Iterator[tuple[str, Path]]:
@@ -75,40 +85,37 @@ def _photos(options: Namespace) -> Iterator[tuple[str, Path]]:
             yield options.name or path.parent.name, path
 
 
-def _opened(options: Namespace) -> Gallery:
-    return open_gallery(options, open_model(options.model), make=False)
-
-
 def _list(options: Namespace) -> None:
     table = Table("name", "faces")
-    for name, count in _opened(options).count().items():
-        table.add_row(escape(name), str(count))
+    with open_gallery(options, open_model(options.model)) as gallery:
+        for name, count in gallery.count().items():
+            table.add_row(escape(name), str(count))
     Console().print(table)
 
 
 def _info(options: Namespace) -> None:
-    gallery = _opened(options)
-    print(_summary(gallery))
-    print(f"model {gallery.model.name}, fingerprint {gallery.model.fingerprint}")
-    for far, threshold in sorted(gallery.model.thresholds.items()):
-        print(f"FAR {far:g} a comparison: cosine {threshold:.4f} or more")
+    with open_gallery(options, open_model(options.model)) as gallery:
+        print(_summary(gallery))
+        print(f"model {gallery.model.name}, fingerprint {gallery.model.fingerprint}")
+        for far, threshold in sorted(gallery.model.thresholds.items()):
+            print(f"FAR {far:g} a comparison: cosine {threshold:.4f} or more")
 
 
 def _remove(options: Namespace) -> None:
     if not options.words:
         raise InputError(f"gallery {options.action} needs the names of people")
-    gallery = _opened(options)
-    for name in options.words:
-        gallery.of(name)  # all of them or none
-    count = (gallery.erase if options.action == "erase" else gallery.remove)(options.words)
-    print(f"{count} faces of {len(options.words)} people gone; {_summary(gallery)}")
+    with open_gallery(options, open_model(options.model), write=True) as gallery:
+        for name in options.words:
+            gallery.of(name)  # all of them or none
+        count = (gallery.erase if options.action == "erase" else gallery.remove)(options.words)
+        print(f"{count} faces of {len(set(options.words))} people gone; {_summary(gallery)}")
 
 
 def _export(options: Namespace) -> None:
     if len(options.words) != 1:
         raise InputError("gallery export needs one folder to write to")
-    count = _opened(options).export(options.words[0])
-    print(f"{count} faces in {options.words[0]}")
+    with open_gallery(options, open_model(options.model)) as gallery:
+        print(f"{gallery.export(options.words[0])} faces in {options.words[0]}")
 
 
 def _summary(gallery: Gallery) -> str:

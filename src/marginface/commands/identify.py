@@ -39,15 +39,15 @@ def run(options: Namespace, command: str) -> None:
         raise InputError(f"{path} does not exist; give a photograph, a folder or a video")
     eye = open_eye(options)
     threshold, _ = threshold_of(options, eye.model)
-    gallery = open_gallery(options, eye.model, make=False)
-    if options.camera is None and (path.is_dir() or path.suffix.lower() not in VIDEOS):
-        _photographs(options, path, gallery, eye, threshold)
-        return
-    source = options.source if options.camera is None else options.camera
-    for number, people in identify_video(
-        source, gallery, eye, threshold, every=options.every, frames=options.frames, save=options.save
-    ):
-        _print(options, f"frame {number}", [person.to_json() for person in people])
+    with open_gallery(options, eye.model) as gallery:
+        if options.camera is None and (path.is_dir() or path.suffix.lower() not in VIDEOS):
+            _photographs(options, path, gallery, eye, threshold)
+            return
+        source = options.source if options.camera is None else options.camera
+        for number, people in identify_video(
+            source, gallery, eye, threshold, every=options.every, frames=options.frames, save=options.save
+        ):
+            _print(options, f"frame {number}", [person.to_json() for person in people])
 
 
 def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, threshold: float) -> None:

@@ -57,8 +57,13 @@ class Desk:
         """Adds the main face of a photograph; what to tell the visitor."""
         with self._turn:
             name = name.strip()
-            self._gallery.add_photo(name, read_photo(path), path, self._eye)
-            return f"Photographs of {name}: {self._gallery.count()[name]}. People enrolled: {len(self.names)}."
+            enrolment = self._gallery.add_photo(name, path, self._eye)
+            counts = f"Photographs of {name}: {self._gallery.count()[name]}. People enrolled: {len(self.names)}."
+            if enrolment.outcome == "known":
+                return f"This photograph of {name} was enrolled already. {counts}"
+            if enrolment.others:
+                return f"{counts} The same photograph is enrolled as {', '.join(enrolment.others)}, too; is that right?"
+            return counts
 
     def erase(self, name: str) -> str:
         """Removes a person with every trace; what to tell the visitor."""

@@ -1,19 +1,19 @@
 """The gallery: people by name, several photographs each, one pooled vector to search. Called by commands and pages."""
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from marginface.detection import most_central
 from marginface.errors import InputError
 from marginface.files import replace_folder
-from marginface.gallery import snapshot
 from marginface.gallery.models import FaceModel
-from marginface.gallery.photos import Eye, read_photo, small_picture
+from marginface.gallery.photos import Eye, decode_photo, read_bytes, small_picture
 from marginface.gallery.search import Matrix
 from marginface.gallery.store import Face, Store
 
@@ -29,6 +29,18 @@ class Match:
     nearest: list[tuple[str, float]]
 
 
+@dataclass(frozen=True)
+class Enrolment:
+    """What became of a photograph: "known" is already enrolled under this name.
+
+    reason: why it was left out. others: names that the same photograph is enrolled under, too; most likely a mistake.
+    """
+
+    outcome: Literal["added", "known", "left out"]
+    reason: str = ""
+    others: tuple[str, ...] = ()
+
+
 class Gallery:
     """The store is the truth; a copy of its vectors in memory answers searches."""
 
@@ -36,10 +48,11 @@ class Gallery:
         """Raises InputError when the store's vectors are those of another model."""
         self.store, self.model = store, model
         self._faces: list[Face] = []
+        self._people: dict[str, set[str]] = {}  # of each photograph, by its checksum
+        self._names: list[str] | None = None  # made when somebody asks
         if store.exists:
             self._check(store.model())
-            self._faces = snapshot.load_faces(store)
-        self._names: list[str] | None = None  # made when somebody asks
+            self._keep(store.load())
         self._matrix = Matrix(np.empty((0, model.network.length), np.float32))
 
     def _check(self, stored: dict[str, Any]) -> None:
@@ -73,28 +86,43 @@ class Gallery:
         self._names = names
         return names, self._matrix
 
-    def add(self, faces: Sequence[Face]) -> None:
-        """Enrols faces whose vectors are of this gallery's model; they are kept when this returns."""
+    def close(self) -> None:
+        """Lets other processes write to the store."""
+        self.store.close()
+
+    def people_of(self, photo: str) -> set[str]:
+        """Under which names the photograph with this SHA-256 is enrolled."""
+        return self._people.get(photo, set())
+
+    def _keep(self, faces: Iterable[Face]) -> None:
         for face in faces:
-            if not face.name.strip() or len(face.name.encode()) > 500 or face.name == UNKNOWN:
-                raise InputError(f"{face.name!r} cannot be a person's name; give 1 to 500 bytes, not {UNKNOWN!r}")
-        if not faces:
-            return
-        if not self.store.exists:
-            self.store.create({"name": self.model.name, "fingerprint": self.model.fingerprint}, len(faces[0].vector))
-        ids = self.store.add(faces)
-        # the pictures stay in the store
-        self._faces += [Face(f.name, f.source, b"", f.weight, f.vector, id) for f, id in zip(faces, ids, strict=True)]
+            self._faces.append(face)
+            if face.photo:
+                self._people.setdefault(face.photo, set()).add(face.name)
         self._names = None
 
-    def keep_copy(self) -> None:
-        """After enrolling many: lets the next opening be quick, see `snapshot`."""
-        snapshot.keep(self.store, self._faces)
+    def add(self, faces: Sequence[Face]) -> None:
+        """Enrols faces whose vectors are of this gallery's model; they are kept when this returns.
 
-    def add_photo(self, name: str, image: np.ndarray, source: str, eye: Eye) -> None:
-        """Enrols the main face of a photograph, RGB uint8 (H, W, 3). Raises InputError when there is none."""
-        face = face_of(name, image, source, eye)
-        self.add([face])
+        A photograph that is enrolled under the same name already stays there once.
+        """
+        for face in faces:
+            check_name(face.name)
+        new = [face for face in faces if face.name not in self._people.get(face.photo, ())]
+        if not new:
+            return
+        if not self.store.exists:
+            self.store.create({"name": self.model.name, "fingerprint": self.model.fingerprint}, len(new[0].vector))
+        ids = self.store.add(new)
+        # the pictures stay in the store
+        self._keep({id: replace(face, picture=b"", id=id) for face, id in zip(new, ids, strict=True)}.values())
+
+    def add_photo(self, name: str, path: str | Path, eye: Eye) -> Enrolment:
+        """Enrols the main face of a photograph. Raises InputError when there is none."""
+        (enrolment,) = enrol(self, [(name, Path(path))], eye)
+        if enrolment.outcome == "left out":
+            raise InputError(enrolment.reason)
+        return enrolment
 
     def of(self, name: str) -> list[Face]:
         """A person's faces, without pictures. Raises InputError for someone who is not enrolled."""
@@ -109,12 +137,11 @@ class Gallery:
 
     def remove(self, names: Sequence[str]) -> int:
         """They are no longer found; returns how many faces that were."""
-        ids = [face.id for name in names for face in self.of(name)]
-        snapshot.drop(self.store)
+        ids = [face.id for name in dict.fromkeys(names) for face in self.of(name)]
         self.store.remove(ids)
-        gone = set(ids)
-        self._faces = [face for face in self._faces if face.id not in gone]
-        self._names = None
+        gone, faces = set(ids), self._faces
+        self._faces, self._people = [], {}
+        self._keep(face for face in faces if face.id not in gone)
         return len(ids)
 
     def erase(self, names: Sequence[str]) -> int:
@@ -164,6 +191,12 @@ class Gallery:
         return len(rows)
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for what cannot be a person's name."""
+    if not name.strip() or len(name.encode(errors="replace")) > 500 or name == UNKNOWN:
+        raise InputError(f"{name!r} cannot be a person's name; give 1 to 500 bytes, not {UNKNOWN!r}")
+
+
 def face_of(name: str, image: np.ndarray, source: str, eye: Eye) -> Face:
     """The main face of a photograph, ready to be enrolled. Raises InputError when there is none."""
     found = eye.detector(image)
@@ -173,18 +206,28 @@ def face_of(name: str, image: np.ndarray, source: str, eye: Eye) -> Face:
     return Face(name, Path(source).name[-255:], small_picture(seen.crops[0]), float(seen.weights[0]), seen.vectors[0])
 
 
-def enrol(gallery: Gallery, photos: Iterable[tuple[str, Path]], eye: Eye, batch: int = 32) -> Iterable[str | None]:
-    """Enrols (name, path) in batches that are kept as they come; yields None, or why a photograph was left out."""
-    waiting: list[Face] = []
+def enrol(gallery: Gallery, photos: Iterable[tuple[str, Path]], eye: Eye, batch: int = 32) -> Iterator[Enrolment]:
+    """Enrols (name, path) in batches that are kept as they come; yields what became of each photograph.
+
+    A photograph is known by the SHA-256 of its bytes, so a second run only reads the files. Raises InputError for a
+    name that cannot be a person's.
+    """
+    waiting: dict[tuple[str, str], Face] = {}
     for name, path in photos:
+        check_name(name)
         try:
-            waiting.append(face_of(name, read_photo(path), str(path), eye))
+            data = read_bytes(path)
+            photo = hashlib.sha256(data).hexdigest()
+            people = {*gallery.people_of(photo), *(other for seen, other in waiting if seen == photo)}
+            if name in people:
+                yield Enrolment("known")
+                continue
+            waiting[photo, name] = replace(face_of(name, decode_photo(data, path), str(path), eye), photo=photo)
         except InputError as error:
-            yield str(error)
+            yield Enrolment("left out", str(error))
             continue
         if len(waiting) == batch:
-            gallery.add(waiting)
-            waiting = []
-        yield None
-    gallery.add(waiting)
-    gallery.keep_copy()
+            gallery.add(list(waiting.values()))
+            waiting = {}
+        yield Enrolment("added", others=tuple(sorted(people)))
+    gallery.add(list(waiting.values()))

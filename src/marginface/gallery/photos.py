@@ -47,10 +47,19 @@ class Eye:
 
 def read_photo(path: str | Path) -> np.ndarray:
     """RGB uint8 (H, W, 3), turned as EXIF says. Raises InputError, one sentence, for all that cannot be read."""
+    return decode_photo(read_bytes(path), path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A photograph's file as it is."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def decode_photo(data: bytes, path: str | Path) -> np.ndarray:
+    """Like `read_photo`, of bytes that were read from `path`."""
     return decode(Record(data, 0, str(path)))
 
 
