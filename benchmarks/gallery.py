@@ -85,7 +85,7 @@ def store_rows() -> list[str]:
     except ValueError as error:  # InputError: not installed
         return [str(error)]
     return [
-        f"The store (a folder), {STORED:,} faces with pictures of 3 kB: add {seconds[0]:.1f} s, load {seconds[3]:.1f} s, "
+        f"The store (a folder), {STORED:,} faces, pictures of 3 kB: add {seconds[0]:.1f} s, load {seconds[3]:.1f} s, "
         f"write anew (`erase`) {seconds[1]:.1f} s, {size / 1e6:.1f} MB."
     ]
 
