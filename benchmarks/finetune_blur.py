@@ -10,6 +10,7 @@ lfw holds train/ and val/, aligned faces in a folder a person, and pairs_val.txt
 """
 
 import argparse
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def blurred(faces: Path, folder: Path, sigma: float, beside: bool, people: int |
             picture = blur(cv2.imread(str(file)), sigma)
             cv2.imwrite(str(folder / person.name / f"blur_{file.stem}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
             if beside:
-                (folder / person.name / file.name).symlink_to(file.resolve())
+                shutil.copy(file, folder / person.name)
     return folder
 
 

@@ -9,6 +9,7 @@ Writes benchmarks/recognise.md with --write.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ def draw(folder: Path, people: int) -> tuple[dict[str, list[Path]], dict[str, li
 def copy(photos: Sequence[Path], folder: Path) -> int:
     folder.mkdir(parents=True)
     for path in photos:
-        (folder / path.name).symlink_to(path.resolve())
+        shutil.copy(path, folder)
     return len(photos)
 
 

@@ -62,8 +62,10 @@ def write_root(folder: Path) -> None:
     """ROOT: LFW, both IJB and TinyFace in one place."""
     root = folder / "ROOT"
     write_tinyface(root, folder / "FOLDER")
-    for name in ("lfw/lfw", "lfw/lfw_landmark.txt", "lfw/pairs.txt", "IJB/IJBB", "IJB/IJBC"):
-        (root / Path(name).name).symlink_to(folder / name)
+    for name in ("lfw/lfw", "IJB/IJBB", "IJB/IJBC"):
+        shutil.copytree(folder / name, root / Path(name).name)
+    for name in ("lfw_landmark.txt", "pairs.txt"):
+        shutil.copy(folder / "lfw" / name, root)
     (folder / "landmarks.txt").symlink_to(folder / "lfw" / "lfw_landmark.txt")
 
 

@@ -63,6 +63,7 @@ def convert(
     selection: Selection | None = None,
     workers: int = 2,
     progress: Progress = lambda done, total: None,
+    allow_outside: bool = False,
 ) -> int:
     """Writes the set `source` to the new folder `destination`; returns how many images it holds.
 
@@ -78,7 +79,7 @@ def convert(
     target = Path(destination)
     if target.exists():
         raise InputError(f"{target}: exists already; give a new folder, nothing is overwritten.")
-    reader = open_reader(source)
+    reader = open_reader(source, allow_outside)
     rows, contents = select(reader, selection or Selection())
     staging = target.with_name(f"{target.name}.partial")
     try:
@@ -116,7 +117,9 @@ def _write(
     journal.remove()
 
 
-def convert_pairs(source: str, destination: str | os.PathLike[str], pairs: str | None = None) -> int:
+def convert_pairs(
+    source: str, destination: str | os.PathLike[str], pairs: str | None = None, allow_outside: bool = False
+) -> int:
     """Writes a verification set as InsightFace's `.bin`; returns the number of pairs.
 
     source: a stored verification set; or a labelled set, of which 10 folds of pairs are drawn; or, with `pairs`
@@ -125,7 +128,7 @@ def convert_pairs(source: str, destination: str | os.PathLike[str], pairs: str |
     target = Path(destination)
     if target.exists():
         raise InputError(f"{target}: exists already; give a new file, nothing is overwritten.")
-    images, issame = _pairs(source, pairs)
+    images, issame = _pairs(source, pairs, allow_outside)
     write_bin(target, images, issame)
     return len(issame)
 
@@ -227,16 +230,16 @@ class _Journal:
         self._file.unlink()
 
 
-def _pairs(source: str, pairs_file: str | None) -> tuple[Sequence[bytes], np.ndarray]:
+def _pairs(source: str, pairs_file: str | None, allow_outside: bool) -> tuple[Sequence[bytes], np.ndarray]:
     """(2P encoded images, bool (P,)) with the folds one after the other."""
     if pairs_file is None and Path(source).exists() and is_verification(Path(source)):
-        stored = open_verification(source)
+        stored = open_verification(source, allow_outside)
         return [encoded(record) for record in stored.images], stored.issame
     if pairs_file is not None:
-        pairs = read_pairs(pairs_file, source)
+        pairs = read_pairs(pairs_file, source, allow_outside=allow_outside)
         faces = [Path(path).read_bytes() for path in pairs.images if isinstance(path, Path)]
     else:
-        reader = open_reader(source)
+        reader = open_reader(source, allow_outside)
         pairs = make_pairs(reader.labels)
         faces = [encoded(record) for record in reader.read([int(row) for row in pairs.images if isinstance(row, int)])]
     order = np.concatenate(pairs.folds)

@@ -336,7 +336,7 @@ def test_lists_of_pairs_that_cannot_be_used(tmp_path, photographs):
     with pytest.raises(InputError, match=r"its first image, 'x/1.png', lies neither"):
         open_verification(path)
     path.write_text(f"1 {photographs[0]} x/2.png\n")
-    with pytest.raises(InputError, match=r"ann.txt: pair 0, .*x/2.png, cannot be read"):
+    with pytest.raises(InputError, match=r"ann.txt: image 1, .*x/2.png, cannot be read"):
         _ = open_verification(path).images[1]
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from marginface.align import align_faces, main_face, read_names, write_sheet
 from marginface.commands.progress import progress_bar
+from marginface.commands.shared import add_allow_outside
 from marginface.detection import open_detector
 from marginface.faces.template import TEMPLATES
 from marginface.readers import open_reader
@@ -24,6 +25,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--template", choices=TEMPLATES, default="arcface", help="where the five points belong")
     parser.add_argument("--detector", type=str, help=f"finds the points of photographs without: {DETECTORS}")
     parser.add_argument("--people", type=str, default="", help="only the people named in this file, one a line")
+    add_allow_outside(parser)
     parser.add_argument("--sheet", type=str, help="PNG to look at: the first and the most suspicious faces")
 
 
@@ -33,7 +35,7 @@ def run(options: Namespace, command: str) -> None:
     if options.detector:
         detect = main_face(open_detector("" if options.detector == "auto" else options.detector))
     with progress_bar("aligning", "go on with the same command") as progress:
-        reader = open_reader(options.source)
+        reader = open_reader(options.source, options.allow_outside)
         done = align_faces(reader, options.folder, options.size, people, progress, options.template, detect)
     refused = f", {len(done.refused)} left out" if done.refused else ""
     words = f"{done.written} faces in {options.folder}, {done.kept} were there already{refused}"

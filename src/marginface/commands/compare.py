@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from marginface.commands.shared import load_model
+from marginface.commands.shared import add_allow_outside, load_model
 from marginface.errors import InputError
 from marginface.evaluate import Benchmark, measure, open_benchmarks, publish
 from marginface.evaluate.pairs import PairsBenchmark
@@ -23,12 +23,13 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=str, default="", help="file to write figures and differences to")
     parser.add_argument("--report", type=str, default="compare.html", help="file to write the report to; '' = none")
     parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
+    add_allow_outside(parser)
 
 
 def run(options: Namespace, command: str) -> None:
     if len(options.results) < 2 or len(set(options.results)) < len(options.results):
         raise InputError("give at least two different runs to compare, such as runs/a runs/b")
-    benchmarks = open_benchmarks(options.benchmark, options.resize)
+    benchmarks = open_benchmarks(options.benchmark, options.resize, options.allow_outside)
     found = _measured(options.results, benchmarks) if benchmarks else [studied(one) for one in options.results]
     results = _shared(found, options.results)
     comparisons = [comparison for rows in results for comparison in _differences(rows)]

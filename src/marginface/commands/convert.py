@@ -5,6 +5,7 @@ from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
+from marginface.commands.shared import add_allow_outside
 from marginface.convert import TARGETS, Selection, convert, convert_pairs
 from marginface.errors import InputError
 
@@ -19,6 +20,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--limit-per-identity", type=PositiveInt, help="only the first so many images of each")
     parser.add_argument("--pairs", type=str, help="with --to bin: the pairs.txt that says what is compared")
     parser.add_argument("--workers", type=PositiveInt, default=2, help="threads that read")
+    add_allow_outside(parser)
 
 
 def run(options: Namespace, command: str) -> None:
@@ -27,11 +29,12 @@ def run(options: Namespace, command: str) -> None:
     if options.to == "bin":
         if selection != Selection():
             raise InputError("--to bin: a selection of images is for the other formats; give --pairs instead.")
-        count = convert_pairs(options.source, options.destination, options.pairs)
+        count = convert_pairs(options.source, options.destination, options.pairs, options.allow_outside)
         console.print(f"{count:,} pairs in {options.destination}", highlight=False)
         return
     if options.pairs:
         raise InputError(f"--pairs: is for --to bin, not for --to {options.to}.")
     with progress_bar("converting", "go on with the same command") as progress:
-        count = convert(options.source, options.destination, options.to, selection, options.workers, progress)
+        words = options.source, options.destination, options.to, selection, options.workers
+        count = convert(*words, progress, options.allow_outside)
     console.print(f"{count:,} images in {options.destination}", highlight=False)

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import load_model
+from marginface.commands.shared import add_allow_outside, load_model
 from marginface.evaluate import embed_folder
 
 
@@ -14,10 +14,12 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=str, required=True, help="file to write: emb.npz")
     parser.add_argument("--flip", type=bool, default=True, help="add the embedding of the mirror image")
     parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
+    add_allow_outside(parser)
 
 
 def run(options: Namespace, command: str) -> None:
     model = load_model(options.model)
     with progress_bar("embedding", "nothing was written; the same command begins anew") as progress:
-        count = embed_folder(model, options.folder, options.output, options.flip, options.resize, progress)
+        words = options.folder, options.output, options.flip, options.resize
+        count = embed_folder(model, *words, progress, options.allow_outside)
     Console().print(f"{count:,} embeddings in {options.output}; the way: {model.path}", highlight=False, soft_wrap=True)

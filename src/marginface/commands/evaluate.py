@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import load_model
+from marginface.commands.shared import add_allow_outside, load_model
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import UNDERSTOOD, Benchmark, open_benchmarks, publish
@@ -51,6 +51,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--reject-fmr", type=float, default=1e-3, help="false match rate of those curves")
     parser.add_argument("--magface", type=bool, default=False, help="also MagFace's accuracy: angles, the mean removed")
     parser.add_argument("--scratch", type=str, default="", help="folder for embeddings while they are made")
+    add_allow_outside(parser)
 
 
 def run(options: Namespace, command: str) -> None:
@@ -81,7 +82,7 @@ def _opened(options: Namespace) -> tuple[list[str], Questions, list[Benchmark]]:
     questions = Questions(options.by, options.reject, options.reject_fmr, attributes, options.magface)
     for spec in options.degrade:
         open_degrade(spec)
-    return models, questions, open_benchmarks(options.benchmark, options.resize)
+    return models, questions, open_benchmarks(options.benchmark, options.resize, options.allow_outside)
 
 
 def _judge(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from marginface.commands.progress import Report, progress_bars
+from marginface.commands.shared import add_allow_outside
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import measure, open_benchmark
@@ -33,6 +34,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--faces", type=int, default=256, help="how many of them")
     parser.add_argument("--benchmark", type=str, default="", help="pairs that int8 is judged on, as for evaluate")
     parser.add_argument("--max_drop", type=float, default=0.2, help="points of accuracy that int8 may cost")
+    add_allow_outside(parser)
 
 
 def run(options: Namespace, command: str) -> None:
@@ -55,8 +57,8 @@ def run(options: Namespace, command: str) -> None:
 def _int8(options: Namespace, model: Embedder, begin: Callable[[str], Report]) -> Int8:
     if not options.benchmark:
         raise InputError("--int8 is judged on a benchmark: give --benchmark, such as pairs:FOLDER or lfw.bin")
-    benchmark = open_benchmark(options.benchmark)
-    reader = open_reader(options.int8)
+    benchmark = open_benchmark(options.benchmark, allow_outside=options.allow_outside)
+    reader = open_reader(options.int8, options.allow_outside)
     rows = np.linspace(0, len(reader) - 1, min(options.faces, len(reader))).astype(int)
     size = max(model.preprocessing.image_size)
     images, failures = decode_batch(reader.read(rows.tolist()), size, resize=True, threads=2)

@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from marginface.commands.faces import add_eye, add_gallery, open_eye, open_gallery
+from marginface.commands.shared import add_allow_outside
 from marginface.errors import InputError
 from marginface.gallery.models import open_model
 from marginface.gallery.people import Gallery, check_name, enrol
@@ -25,6 +26,8 @@ ACTIONS = {
     "export": "FOLDER: everything that is stored, as JPEG, JSON and NumPy",
 }
 
+FLAGS = ("--help", "--allow-outside")
+
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("action", type=str, choices=list(ACTIONS), help="; ".join(map(" ".join, ACTIONS.items())))
@@ -32,17 +35,18 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--name", type=str, default="", help="of the person in the photographs to add")
     add_gallery(parser)
     add_eye(parser)
+    add_allow_outside(parser)
 
 
 def prepared(words: Sequence[str]) -> list[str]:
-    """Photographs and names may stand behind options, each of which takes one value; argparse wants them together."""
+    """Photographs and names may stand behind options, each with a value but for FLAGS; argparse wants them together."""
     rest, plain, named = iter(words), [], []
     for word in rest:
         if not word.startswith("-"):
             plain.append(word)
             continue
         named.append(word)
-        if word.startswith("--") and "=" not in word and word != "--help":
+        if word.startswith("--") and "=" not in word and word not in FLAGS:
             named += [value for value in (next(rest, None),) if value is not None]
     return [*plain, *named]
 
@@ -77,7 +81,7 @@ def _photos(options: Namespace) -> Iterator[tuple[str, Path]]:
     if not options.words:
         raise InputError("gallery add needs photographs: give FOLDER (a folder a person), or --name NAME IMAGE...")
     for word in options.words:
-        for path in photos_in(word):
+        for path in photos_in(word, options.allow_outside):
             if not options.name and path.parent == Path(word):
                 raise InputError(f"{path} lies in no folder named after a person; give --name NAME")
             if not options.name and not Path(word).is_dir():

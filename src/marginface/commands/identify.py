@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
+from marginface.commands.shared import add_allow_outside
 from marginface.errors import InputError
 from marginface.gallery.drawing import draw_faces, write_photo
 from marginface.gallery.people import Gallery
@@ -29,6 +30,7 @@ def options(parser: ArgumentParser) -> None:
     add_gallery(parser)
     add_eye(parser)
     add_threshold(parser)
+    add_allow_outside(parser)
 
 
 def run(options: Namespace, command: str) -> None:
@@ -52,7 +54,7 @@ def run(options: Namespace, command: str) -> None:
 
 def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, threshold: float) -> None:
     count = 0
-    for photo in photos_in(path):
+    for photo in photos_in(path, options.allow_outside):
         try:
             image = read_photo(photo)
         except InputError as error:

@@ -7,7 +7,7 @@ from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import load_model
+from marginface.commands.shared import add_allow_outside, load_model
 from marginface.files import replace_file
 from marginface.inspect import inspect, print_findings, write_page
 
@@ -20,13 +20,15 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--html", type=str, help="file to write a page with pictures to")
     parser.add_argument("--write-clean", type=str, help="file for the keys without fault: `convert --subset` reads it")
     parser.add_argument("--workers", type=PositiveInt, default=2, help="threads that decode")
+    add_allow_outside(parser)
 
 
 def run(options: Namespace, command: str) -> None:
     console = Console()
     model = load_model(options.model) if options.model else None
     with progress_bar("inspecting", "nothing was written") as progress:
-        findings, reader = inspect(options.path, options.benchmark, model, options.workers, progress)
+        words = options.path, options.benchmark, model, options.workers
+        findings, reader = inspect(*words, progress, options.allow_outside)
     print_findings(findings, console)
     if options.json:
         with replace_file(options.json) as temporary:

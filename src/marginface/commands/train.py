@@ -42,6 +42,7 @@ def prepared(words: list[str]) -> list[str]:
     if {"-h", "--help"} & set(words):
         return ["--help"]  # alone: the parser would open a --config before it
     words = [_underscored(word) for word in words]
+    words = ["--data.allow_outside=true" if word == "--allow_outside" else word for word in words]
     foreign = speaks_openvino(words)
     words, sentences = translated(words)
     for sentence in sentences:

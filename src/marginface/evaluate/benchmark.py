@@ -11,6 +11,7 @@ from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.images import Images
 from marginface.metrics.result import VerificationResult
 from marginface.metrics.search_result import IdentificationResult
+from marginface.readers.containment import Bounds
 
 Result = VerificationResult | IdentificationResult
 
@@ -53,6 +54,12 @@ def split_words(rest: str, known: Sequence[str]) -> tuple[Path, dict[str, str]]:
     return Path(path), options
 
 
-def beside(folder: Path, named: str | None, usual: str) -> Path:
-    """A file named on the command line, as it is or in `folder`; unnamed, the one that is usually in `folder`."""
-    return Path(named) if named and Path(named).is_file() else folder / (named or usual)
+def beside(folder: Path, named: str | None, usual: str, allow_outside: bool = False) -> Path:
+    """A file named on the command line, as it is or in `folder`; unnamed, the one that is usually in `folder`.
+
+    Raises InputError where the usual one is a symbolic link out of `folder`, unless `allow_outside`.
+    """
+    if named:
+        return Path(named) if Path(named).is_file() else folder / named
+    Bounds(folder, allow_outside=allow_outside).check(folder / usual)
+    return folder / usual

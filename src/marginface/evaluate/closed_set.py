@@ -33,12 +33,12 @@ class ClosedSetBenchmark:
         return hashlib.sha256((self.images.checksum() + repr(self.people.enrolled.tolist())).encode()).hexdigest()
 
 
-def open_closed_set(rest: str, resize: bool) -> ClosedSetBenchmark:
+def open_closed_set(rest: str, resize: bool, allow_outside: bool) -> ClosedSetBenchmark:
     """`FOLDER,enrol=N`: N images of each person are enrolled, 1 unless told otherwise."""
     folder, options = split_words(rest, ["enrol"])
     enrol = options.get("enrol", "1")
     if not enrol.isdecimal() or int(enrol) < 1:
         raise InputError(f"enrol is how many images of each person are enrolled, at least 1, not '{enrol}'")
-    people = read_closed_set(folder, int(enrol))
+    people = read_closed_set(folder, int(enrol), allow_outside=allow_outside)
     keys = [str(path.relative_to(folder)) for path in people.images]
     return ClosedSetBenchmark(people, Images.of_files(people.name, keys, people.images, resize))

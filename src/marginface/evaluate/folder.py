@@ -9,7 +9,8 @@ from marginface.errors import InputError
 from marginface.evaluate.embeddings import Progress
 from marginface.evaluate.images import Images
 from marginface.files import replace_file
-from marginface.readers.folder import IMAGE_SUFFIXES
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
 
 
 def embed_folder(
@@ -19,18 +20,21 @@ def embed_folder(
     flip: bool = True,
     resize: bool = False,
     progress: Progress | None = None,
+    allow_outside: bool = False,
 ) -> int:
     """Embeds every image below `folder`; returns how many. Goes the fastest way, as `Embedder.embed` does.
 
     Writes an npz of `embeddings` float32 (N, D), L2-normalised, `norms` float32 (N,) before normalising, and
-    `keys` (N,), paths relative to `folder`, sorted. Raises InputError naming the images that cannot be read.
+    `keys` (N,), paths relative to `folder`, sorted. Raises InputError naming the images that cannot be
+    read, and for a symbolic link that leads out of `folder`, unless `allow_outside`.
     """
     folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder; give the one with the aligned faces")
+    keys = sorted(walk_images(folder, Bounds(folder, allow_outside=allow_outside)))
+    if not keys:
         raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); give the folder of aligned faces")
-    keys = [str(path.relative_to(folder)) for path in paths]
-    images = Images.of_files(str(folder), keys, paths, resize)
+    images = Images.of_files(str(folder), keys, [folder / key for key in keys], resize)
     parts: list[np.ndarray] = []
     for part in model.raw(images.chunks(model.preprocessing.size), flip, fast=len(keys)):
         parts.append(part)

@@ -49,20 +49,20 @@ class IjbBenchmark:
         return f"{digest.hexdigest()} (lists)"
 
 
-def open_ijbb(rest: str, resize: bool) -> IjbBenchmark:
+def open_ijbb(rest: str, resize: bool, allow_outside: bool) -> IjbBenchmark:
     """`ROOT,pooling=N1D1F1+adaface+...`; ROOT holds IJBB/meta and IJBB/loose_crop, or is IJBB."""
-    return _open("IJBB", rest)
+    return _open("IJBB", rest, allow_outside)
 
 
-def open_ijbc(rest: str, resize: bool) -> IjbBenchmark:
+def open_ijbc(rest: str, resize: bool, allow_outside: bool) -> IjbBenchmark:
     """As `open_ijbb`."""
-    return _open("IJBC", rest)
+    return _open("IJBC", rest, allow_outside)
 
 
-def _open(name: str, rest: str) -> IjbBenchmark:
+def _open(name: str, rest: str, allow_outside: bool) -> IjbBenchmark:
     root, options = split_words(rest, ["pooling"])
     poolings = [read_pooling(word) for word in options.get("pooling", "N1D1F1").split("+")]
-    ijb = read_ijb(root, name)
+    ijb = read_ijb(root, name, allow_outside=allow_outside)
     ijb.check()
     keys = [str(key) for key in ijb.meta.names]
     images = Images.of_files(name, keys, ijb.images, points=ijb.points, align=crop_face)

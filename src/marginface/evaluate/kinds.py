@@ -12,7 +12,7 @@ from marginface.evaluate.pairs import open_folder, open_stored, open_synthetic
 from marginface.evaluate.tinyface import open_tinyface
 from marginface.readers.verification import is_verification
 
-KINDS: dict[str, Callable[[str, bool], Benchmark]] = {
+KINDS: dict[str, Callable[[str, bool, bool], Benchmark]] = {
     "pairs": open_folder,
     "lfw": open_lfw,
     "ijbb": open_ijbb,
@@ -28,22 +28,26 @@ UNDERSTOOD = (
 )
 
 
-def open_benchmark(spec: str, resize: bool = False) -> Benchmark:
-    """From what stands behind --benchmark. Raises InputError for what is not understood, saying what is."""
+def open_benchmark(spec: str, resize: bool = False, allow_outside: bool = False) -> Benchmark:
+    """From what stands behind --benchmark. Raises InputError for what is not understood, saying what is.
+
+    Images lie in the folder that `spec` names; symbolic links and names in lists that lead elsewhere are refused,
+    unless `allow_outside`. Files named in `spec` itself may lie anywhere.
+    """
     kind, colon, rest = spec.partition(":")
     if colon and kind in KINDS:
-        return KINDS[kind](rest, resize)
+        return KINDS[kind](rest, resize, allow_outside)
     path = Path(spec.partition(",")[0])
     if path.exists() and is_verification(path):
-        return open_stored(spec, resize)
+        return open_stored(spec, resize, allow_outside)
     if path.is_dir():
-        return open_folder(spec, resize)
+        return open_folder(spec, resize, allow_outside)
     raise InputError(f"benchmark {spec!r} is not understood or does not exist; give {UNDERSTOOD}")
 
 
-def open_benchmarks(specs: Sequence[str], resize: bool = False) -> list[Benchmark]:
+def open_benchmarks(specs: Sequence[str], resize: bool = False, allow_outside: bool = False) -> list[Benchmark]:
     """Several at once. Raises InputError when two have one name, as their rows would be told apart by nothing."""
-    found = [open_benchmark(spec, resize) for spec in specs]
+    found = [open_benchmark(spec, resize, allow_outside) for spec in specs]
     names = [benchmark.name for benchmark in found]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two benchmarks are called {min(doubles)}; rename a file or folder, or evaluate one by one")

@@ -18,6 +18,7 @@ from marginface.faces.template import ARCFACE_112, crop_face
 from marginface.metrics.result import VerificationResult
 from marginface.metrics.variants import openvino_lfw
 from marginface.protocols.pairs import read_pairs
+from marginface.readers.containment import Bounds
 from marginface.readers.list_line import parse_line
 
 OPENVINO_TEMPLATE = (ARCFACE_112 - [8, 0]) / [96, 112]
@@ -50,18 +51,20 @@ def openvino_figures(result: VerificationResult) -> dict[str, float]:
     }
 
 
-def open_lfw(rest: str, resize: bool) -> LfwBenchmark:
+def open_lfw(rest: str, resize: bool, allow_outside: bool) -> LfwBenchmark:
     """`ROOT,pairs=FILE,landmarks=FILE,align=openvino|arcface`; see the caption."""
     root, options = split_words(rest, ["pairs", "landmarks", "align"])
     align = options.get("align", "openvino")
     if align not in ALIGNMENTS:
         raise InputError(f"align is one of {', '.join(ALIGNMENTS)}, not '{align}'")
     listed, landmarks = (
-        beside(root, options.get(name), usual)
+        beside(root, options.get(name), usual, allow_outside)
         for name, usual in (("pairs", "pairs.txt"), ("landmarks", "lfw_landmark.txt"))
     )
     points_of = read_points(landmarks)
-    pairs = read_pairs(listed, _photographs(root, points_of), name="lfw")
+    photographs = _photographs(root, points_of)
+    Bounds(root, allow_outside=allow_outside).check(photographs)
+    pairs = read_pairs(listed, photographs, name="lfw", allow_outside=allow_outside)
     if missing := [key for key in pairs.keys if key not in points_of]:
         raise InputError(
             f"{landmarks} has no points for {len(missing)} of the {len(pairs.keys)} photographs in {listed} "

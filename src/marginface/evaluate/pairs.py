@@ -38,29 +38,28 @@ class PairsBenchmark:
         return digest.hexdigest()
 
 
-def open_folder(rest: str, resize: bool) -> PairsBenchmark:
+def open_folder(rest: str, resize: bool, allow_outside: bool) -> PairsBenchmark:
     """`FOLDER` of one folder a person, with FOLDER/pairs.txt or `pairs=FILE`; without either, pairs are drawn."""
     folder, options = split_words(rest, ["pairs"])
-    listed = beside(folder, options.get("pairs"), "pairs.txt")
+    listed = beside(folder, options.get("pairs"), "pairs.txt", allow_outside)
     if "pairs" in options or listed.is_file():
-        pairs = read_pairs(listed, folder)
+        pairs = read_pairs(listed, folder, allow_outside=allow_outside)
     else:
-        people = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
-        pairs = make_folder_pairs(folder, folds=min(10, people // 2))
+        pairs = make_folder_pairs(folder, allow_outside=allow_outside)
     paths = [Path(str(path)) for path in pairs.images]
     return PairsBenchmark(pairs, Images.of_files(pairs.name, pairs.keys, paths, resize))
 
 
-def open_stored(path: str, resize: bool) -> PairsBenchmark:
+def open_stored(path: str, resize: bool, allow_outside: bool) -> PairsBenchmark:
     """A stored set of pairs, in any layout of `readers.verification`."""
-    stored = open_verification(path)
+    stored = open_verification(path, allow_outside)
     pairs = stored_pairs(stored.issame, stored.name)
     images = Images(pairs.name, pairs.keys, lambda positions: [stored.images[i] for i in positions], resize)
     return PairsBenchmark(pairs, images)
 
 
-def open_synthetic(rest: str, resize: bool) -> PairsBenchmark:
-    """Procedural people, as `synthetic:` among the data sets."""
+def open_synthetic(rest: str, resize: bool, allow_outside: bool) -> PairsBenchmark:
+    """Procedural people, as `synthetic:` among the data sets; they need no files."""
     reader = open_reader(f"synthetic:{rest}")
     pairs = make_pairs(reader.labels, name="synthetic")
     records = [int(str(index)) for index in pairs.images]

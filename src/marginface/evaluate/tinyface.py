@@ -29,10 +29,10 @@ class TinyfaceBenchmark:
         return hashlib.sha256((self.images.checksum() + repr(self.tinyface.labels.tolist())).encode()).hexdigest()
 
 
-def open_tinyface(rest: str, resize: bool) -> TinyfaceBenchmark:
+def open_tinyface(rest: str, resize: bool, allow_outside: bool) -> TinyfaceBenchmark:
     """`ROOT,aligned=FOLDER`; see `protocols.tinyface`."""
     root, options = split_words(rest, ["aligned"])
     aligned = options.get("aligned", ALIGNED)
-    tinyface = read_tinyface(root, aligned)
+    tinyface = read_tinyface(root, aligned, allow_outside)
     keys = [str(path.relative_to(root / aligned)) for path in tinyface.images]
     return TinyfaceBenchmark(tinyface, Images.of_files("TinyFace", keys, tinyface.images, resize))

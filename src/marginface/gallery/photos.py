@@ -12,8 +12,9 @@ from marginface.errors import InputError
 from marginface.gallery.models import FaceModel
 from marginface.loading.decode import decode
 from marginface.readers.base import Record
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm")
 PICTURE = 96  # side of the small picture that is kept of an enrolled face
 
 
@@ -63,15 +64,18 @@ def decode_photo(data: bytes, path: str | Path) -> np.ndarray:
     return decode(Record(data, 0, str(path)))
 
 
-def photos_in(path: str | Path) -> Iterator[Path]:
-    """The photograph itself, or all below a folder, sorted. Raises InputError when there are none."""
+def photos_in(path: str | Path, allow_outside: bool = False) -> Iterator[Path]:
+    """The photograph itself, or all below a folder, sorted. Raises InputError when there are none.
+
+    Also for a symbolic link that leads out of the folder, unless `allow_outside`.
+    """
     path = Path(path)
     if not path.is_dir():
         yield path
         return
-    paths = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    paths = sorted(path / name for name in walk_images(path, Bounds(path, allow_outside=allow_outside)))
     if not paths:
-        raise InputError(f"{path} holds no photographs ({', '.join(SUFFIXES)})")
+        raise InputError(f"{path} holds no photographs ({', '.join(IMAGE_SUFFIXES)})")
     yield from paths
 
 

@@ -27,6 +27,7 @@ def inspect(
     model: Embedder | None = None,
     workers: int = 2,
     progress: Progress = lambda done, total: None,
+    allow_outside: bool = False,
 ) -> tuple[Findings, Reader]:
     """What is in the set `spec`, and the reader to show it with.
 
@@ -34,7 +35,7 @@ def inspect(
     model: with one, images are also compared by embedding, and must have the size that it expects.
     Raises InputError if the set cannot be opened; what is wrong with single images is what this is about.
     """
-    reader = open_reader(spec)
+    reader = open_reader(spec, allow_outside)
     seen = survey(reader.read, len(reader), workers, progress)
     counts = np.bincount(reader.labels, minlength=reader.num_classes)
     stated = getattr(reader, "property_classes", None)
@@ -50,7 +51,7 @@ def inspect(
         stated_classes=stated if stated != reader.num_classes else None,
         same_bytes=same_bytes(seen.exact, seen.readable),
         alike=_alike_groups(seen),
-        overlaps=[_overlap(seen, reader, one, workers) for one in against],
+        overlaps=[_overlap(seen, reader, one, workers, allow_outside) for one in against],
         people=None if model is None else _people(seen, reader, model),
     )
     return findings, reader
@@ -62,12 +63,12 @@ def _alike_groups(seen: Survey) -> list[np.ndarray]:
     return [group for group in found if len(set(seen.exact[group].tolist())) > 1]
 
 
-def _overlap(seen: Survey, reader: Reader, benchmark: str, workers: int) -> Overlap:
+def _overlap(seen: Survey, reader: Reader, benchmark: str, workers: int, allow_outside: bool) -> Overlap:
     if Path(benchmark).exists() and is_verification(Path(benchmark)):
-        images, names = open_verification(benchmark).images, set[str]()
+        images, names = open_verification(benchmark, allow_outside).images, set[str]()
         other = survey(lambda rows: [images[row] for row in rows], len(images), workers)
     else:
-        opened = open_reader(benchmark)
+        opened = open_reader(benchmark, allow_outside)
         other = survey(opened.read, len(opened), workers)
         names = set(getattr(opened, "class_names", None) or ())
     equal = seen.readable & np.isin(seen.exact, other.exact[other.readable])

@@ -35,6 +35,7 @@ class DataConfig:
             batch_size / images_per_identity identities with images_per_identity images each
         images_per_identity: the K of pxk
         augment: random changes of the training images
+        allow_outside: also read files outside of the data set's folder that its symbolic links or lists lead to
     """
 
     train: str = "synthetic"
@@ -47,6 +48,7 @@ class DataConfig:
     sampling: Literal["shuffled", "balanced", "pxk"] = "shuffled"
     images_per_identity: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    allow_outside: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:

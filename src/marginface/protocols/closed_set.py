@@ -17,7 +17,8 @@ from marginface.metrics.intervals import mean_interval
 from marginface.metrics.search_result import IdentificationResult
 from marginface.metrics.verification import check_embeddings, squared_distances
 from marginface.protocols.draw import draw_pairs
-from marginface.protocols.pairs import SUFFIXES
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import images_of_people
 
 RANKS = (1, 5, 10)
 MOST_PAIRS = 100_000
@@ -77,18 +78,14 @@ class ClosedSet:
         )
 
 
-def read_closed_set(folder: str | Path, enrol: int = 1, seed: int = 0) -> ClosedSet:
-    """One folder a person; the first `enrol` images of each, by name, are enrolled, and all others looked up.
+def read_closed_set(folder: str | Path, enrol: int = 1, seed: int = 0, allow_outside: bool = False) -> ClosedSet:
+    """One folder per person; the first `enrol` images of each, by name, are enrolled, and all others looked up.
 
-    Raises InputError for fewer than two people, and naming and counting people with too few images.
+    Raises InputError for fewer than two people, naming and counting people with too few images, and for a symbolic
+    link that leads out of the folder, unless `allow_outside`.
     """
     folder = Path(folder)
-    people = {
-        path.name: sorted(image for image in path.iterdir() if image.suffix.lower() in SUFFIXES)
-        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if path.is_dir()
-    }
-    people = {name: images for name, images in people.items() if images}
+    people = images_of_people(folder, Bounds(folder, allow_outside=allow_outside)) if folder.is_dir() else {}
     if len(people) < 2:
         raise InputError(f"{folder} must hold at least two people, a folder of pictures each; it holds {len(people)}")
     if few := [name for name, images in people.items() if len(images) <= enrol]:
@@ -99,7 +96,7 @@ def read_closed_set(folder: str | Path, enrol: int = 1, seed: int = 0) -> Closed
     labels = np.repeat(np.arange(len(people)), [len(images) for images in people.values()])
     places = np.concatenate([np.arange(len(images)) for images in people.values()])
     first, second, same = draw_pairs(labels, 1, None, seed, most_each=MOST_PAIRS)
-    images = [image for own in people.values() for image in own]
+    images = [folder / image for own in people.values() for image in own]
     return ClosedSet(f"{folder.name} closed set", images, labels, list(people), places < enrol, first, second, same)
 
 

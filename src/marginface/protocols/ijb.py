@@ -28,7 +28,8 @@ from marginface.metrics.roc import TarAtFar, check_trials, equal_error_rate
 from marginface.metrics.scores import pair_scores
 from marginface.metrics.search_result import IdentificationResult
 from marginface.metrics.templates import Pooling, Templates, pool_templates
-from marginface.protocols.ijb_meta import GALLERIES, IjbMeta, read_ijb_meta
+from marginface.protocols.ijb_meta import GALLERIES, IjbMeta, meta_files, read_ijb_meta
+from marginface.readers.containment import Bounds
 
 FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 FPIRS = (1e-3, 1e-2, 1e-1)
@@ -140,14 +141,21 @@ class Ijb:
         return templates.vectors[_rows(templates.ids, rows[:, 0], file)], rows[:, 1]
 
 
-def read_ijb(root: str | Path, name: str, cache: Path | None = None) -> Ijb:
-    """The set `name` ("IJBB" or "IJBC") in `root`, which is its folder or the one above. cache: see `ijb_meta`."""
+def read_ijb(root: str | Path, name: str, cache: Path | None = None, allow_outside: bool = False) -> Ijb:
+    """The set `name` ("IJBB" or "IJBC") in `root`, which is its folder or the one above. cache: see `ijb_meta`.
+
+    Raises InputError for files and names in them that lead out of `root`, unless `allow_outside`.
+    """
     if name not in GALLERIES:
         raise InputError(f"unknown IJB set '{name}'; known: {', '.join(GALLERIES)}")
     folder = Path(root) / name if (Path(root) / name).is_dir() else Path(root)
     if not (folder / "meta").is_dir():
         raise InputError(f"{root} holds no {name}/meta; give the folder with InsightFace's packaging of the set")
-    return Ijb(name, folder, read_ijb_meta(folder, name, cache))
+    bounds = Bounds(root, allow_outside=allow_outside)
+    bounds.check_all(meta_files(folder, name).values())
+    found = Ijb(name, folder, read_ijb_meta(folder, name, cache))
+    bounds.check_all(found.images)
+    return found
 
 
 def tpr_table(results: Sequence[VerificationResult]) -> str:

@@ -41,24 +41,27 @@ class IjbMeta:
     probes: np.ndarray
 
 
+def meta_files(folder: Path, name: str) -> dict[str, Path]:
+    """What lies in `<folder>/meta` of the set `name`, by what it holds."""
+    prefix = folder / "meta" / name.lower()
+    ends = {
+        "images": "face_tid_mid.txt",
+        "points": "name_5pts_score.txt",
+        "pairs": "template_pair_label.txt",
+        "gallery1": f"1N_gallery_{GALLERIES[name][0]}.csv",
+        "gallery2": f"1N_gallery_{GALLERIES[name][1]}.csv",
+        "probes": "1N_probe_mixed.csv",
+    }
+    return {key: Path(f"{prefix}_{end}") for key, end in ends.items()}
+
+
 def read_ijb_meta(folder: Path, name: str, cache: Path | None = None) -> IjbMeta:
     """Reads `<folder>/meta` of the set `name` ("IJBB" or "IJBC").
 
     cache: folder for the parsed arrays, by default `$XDG_CACHE_HOME/marginface`; files are known by path, size and
     time. Raises InputError naming file and line for malformed lines, and for files that do not fit together.
     """
-    prefix = folder / "meta" / name.lower()
-    files = {
-        key: Path(f"{prefix}_{end}")
-        for key, end in {
-            "images": "face_tid_mid.txt",
-            "points": "name_5pts_score.txt",
-            "pairs": "template_pair_label.txt",
-            "gallery1": f"1N_gallery_{GALLERIES[name][0]}.csv",
-            "gallery2": f"1N_gallery_{GALLERIES[name][1]}.csv",
-            "probes": "1N_probe_mixed.csv",
-        }.items()
-    }
+    files = meta_files(folder, name)
     if missing := [str(path) for path in files.values() if not path.is_file()]:
         raise InputError(f"{len(missing)} meta files of {name} are missing (first: {missing[0]})")
     kept = (cache or _cache_folder()) / f"ijb-{_fingerprint(files)}.npz"

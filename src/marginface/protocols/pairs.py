@@ -17,8 +17,8 @@ from marginface.metrics.variants import OpenvinoLfw, openvino_lfw
 from marginface.metrics.verification import check_embeddings, consecutive_folds, squared_distances
 from marginface.protocols.draw import draw_pairs
 from marginface.protocols.pairs_file import duplicates, lfw_name, parse_pairs
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import IMAGE_SUFFIXES, images_of_people
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,14 @@ class Pairs:
         return openvino_lfw(squared_distances(embeddings, self.first, self.second) / 2, self.same)
 
 
-def read_pairs(pairs_file: str | Path, folder: str | Path, name: str | None = None) -> Pairs:
+def read_pairs(
+    pairs_file: str | Path, folder: str | Path, name: str | None = None, allow_outside: bool = False
+) -> Pairs:
     """The benchmark of an LFW-style pairs.txt over the pictures in `folder`.
 
     Repeated pairs stay, and are counted in `notes`. Raises InputError naming the line for malformed lines
-    and wrong counts, and naming and counting missing pictures.
+    and wrong counts, naming and counting missing pictures, and for one that lies outside of `folder`, unless
+    `allow_outside`.
     """
     pairs_file, folder = Path(pairs_file), Path(folder)
     sides, same, folds = parse_pairs(pairs_file)
@@ -89,12 +92,16 @@ def read_pairs(pairs_file: str | Path, folder: str | Path, name: str | None = No
             f"(first: {missing[0]}); add them or remove their pairs"
         )
     images = [path for path in paths if path is not None]
+    try:
+        Bounds(folder, allow_outside=allow_outside).check_all(images)
+    except InputError as error:
+        raise InputError(f"{pairs_file}: {error}") from error
     index = {side: number for number, side in enumerate(wanted)}
     people = {person: number for number, person in enumerate(sorted({person for person, _ in wanted}))}
     return Pairs(
         name=name or folder.name,
         images=images,
-        keys=[str(path.relative_to(folder)) for path in images],
+        keys=[f"{path.parent.name}/{path.name}" for path in images],
         first=np.array([index[a] for a, _ in sides]),
         second=np.array([index[b] for _, b in sides]),
         same=same,
@@ -155,18 +162,27 @@ def make_pairs(
 
 
 def make_folder_pairs(
-    folder: str | Path, folds: int = 10, per_fold: int | None = None, seed: int = 0, name: str | None = None
+    folder: str | Path,
+    folds: int | None = None,
+    per_fold: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    allow_outside: bool = False,
 ) -> Pairs:
-    """`make_pairs` over the pictures of `folder`, one folder a person; `images` are paths."""
+    """`make_pairs` over the pictures of `folder`, one folder per person; `images` are paths.
+
+    folds: by default 10, or half as many as there are people. Raises InputError for a symbolic link that leads out
+    of `folder`, unless `allow_outside`.
+    """
     folder = Path(folder)
-    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise InputError(f"{folder} holds no pictures in folders, one a person ({', '.join(SUFFIXES)})")
-    people = {person: number for number, person in enumerate(sorted({path.parent.name for path in paths}))}
-    labels = np.array([people[path.parent.name] for path in paths])
-    keys = [str(path.relative_to(folder)) for path in paths]
+    people = images_of_people(folder, Bounds(folder, allow_outside=allow_outside)) if folder.is_dir() else {}
+    if not people:
+        raise InputError(f"{folder} holds no pictures in folders, one per person ({', '.join(IMAGE_SUFFIXES)})")
+    labels = np.repeat(np.arange(len(people)), [len(images) for images in people.values()])
+    keys = [image for own in people.values() for image in own]
+    folds = min(10, len(people) // 2) if folds is None else folds
     drawn = make_pairs(labels, folds, per_fold, seed, name=name or folder.name, keys=keys)
-    images = [paths[int(index)] for index in drawn.images if isinstance(index, int)]
+    images = [folder / keys[int(index)] for index in drawn.images if isinstance(index, int)]
     return Pairs(drawn.name, images, drawn.keys, drawn.first, drawn.second, drawn.same, drawn.folds, drawn.subjects)
 
 
@@ -187,5 +203,5 @@ def write_pairs(pairs_file: str | Path, pairs: Pairs) -> None:
 
 
 def _picture(folder: Path, person: str, number: int) -> Path | None:
-    paths = (folder / person / f"{person}_{number:04d}{suffix}" for suffix in SUFFIXES)
+    paths = (folder / person / f"{person}_{number:04d}{suffix}" for suffix in IMAGE_SUFFIXES)
     return next((path for path in paths if path.is_file()), None)

@@ -19,6 +19,8 @@ from marginface.metrics.intervals import mean_interval
 from marginface.metrics.search_result import IdentificationResult
 from marginface.metrics.verification import check_embeddings
 from marginface.protocols.matlab import read_names
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import walk_images
 
 ALIGNED = "aligned_pad_0.1_pad_high"
 RANKS = (1, 5, 20)
@@ -65,16 +67,25 @@ class Tinyface:
         )
 
 
-def read_tinyface(root: str | Path, aligned: str = ALIGNED) -> Tinyface:
-    """Raises InputError for missing lists, and naming and counting listed images that have no aligned copy."""
+def read_tinyface(root: str | Path, aligned: str = ALIGNED, allow_outside: bool = False) -> Tinyface:
+    """Raises InputError for missing lists, and naming and counting listed images that have no aligned copy.
+
+    Also for a symbolic link that leads out of `root`, or out of another folder that `aligned` names, unless
+    `allow_outside`.
+    """
     root = Path(root)
     testing = root / "tinyface" / "Testing_Set"
+    bounds = Bounds(root, *([] if aligned == ALIGNED else [root / aligned]), allow_outside=allow_outside)
+    for name in ("probe_img_ID_pairs.mat", "gallery_match_img_ID_pairs.mat", "Gallery_Distractor"):
+        bounds.check(testing / name)
+    bounds.check(root / aligned)
     probes = read_names(testing / "probe_img_ID_pairs.mat", "probe_set")
     matches = read_names(testing / "gallery_match_img_ID_pairs.mat", "gallery_set")
-    distractors = sorted(path.name for path in (testing / "Gallery_Distractor").rglob("*") if path.is_file())
+    distracting = testing / "Gallery_Distractor"
+    distractors = sorted(Path(name).name for name in walk_images(distracting, bounds)) if distracting.is_dir() else []
     if not (root / aligned).is_dir():
         raise InputError(f"{root / aligned} does not exist; align TinyFace's images into it first")
-    files = [path for path in sorted((root / aligned).rglob("*")) if path.is_file()]
+    files = [root / aligned / name for name in sorted(walk_images(root / aligned, bounds))]
     copies, stems = {path.stem: path for path in files}, Counter(path.stem for path in files)
     names = [*probes, *matches, *distractors]
     if doubled := [name for name in names if stems[Path(name).stem] > 1]:

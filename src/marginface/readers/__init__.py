@@ -7,6 +7,7 @@ from marginface.errors import InputError
 from marginface.readers.archive import ArchiveReader
 from marginface.readers.archive_index import is_tar, is_zip
 from marginface.readers.base import Reader, Record
+from marginface.readers.containment import Bounds
 from marginface.readers.folder import FolderReader, holds_identities
 from marginface.readers.hdf5 import HDF5Reader, is_hdf5
 from marginface.readers.lists import ListReader, is_list
@@ -29,8 +30,11 @@ UNDERSTOOD = (
 PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5/\xfd": "unzstd"}
 
 
-def open_reader(spec: str | os.PathLike[str]) -> Reader:
+def open_reader(spec: str | os.PathLike[str], allow_outside: bool = False) -> Reader:
     """The reader for what lies at `spec`, recognised by its content and not by its name.
+
+    The set is read from its own folder, a list from the folder of its images (see `listed_images`): symbolic links,
+    names in lists and storage of HDF5 that lead elsewhere are refused, unless `allow_outside`.
 
     A URL of WebDataset shards, or a text file of such URLs, is fetched first (see `remote`).
     `synthetic` and `synthetic:identities=500,images=20,seed=0,first=0` make the built-in faces.
@@ -44,30 +48,33 @@ def open_reader(spec: str | os.PathLike[str]) -> Reader:
     path = Path(spec)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give {UNDERSTOOD}.")
-    return _open_folder(path) if path.is_dir() else _open_file(path)
+    return _open_folder(path, allow_outside) if path.is_dir() else _open_file(path, allow_outside)
 
 
-def _open_folder(path: Path) -> Reader:
+def _open_folder(path: Path, allow_outside: bool) -> Reader:
+    bounds = Bounds(path, allow_outside=allow_outside)
     records = [file for file in sorted(path.glob("*.rec")) if is_recordio(file)]
     if path / "train.rec" in records or len(records) == 1:
-        return RecordIOReader(path / "train.rec" if path / "train.rec" in records else records[0])
+        record = path / "train.rec" if path / "train.rec" in records else records[0]
+        bounds.check(record)
+        return RecordIOReader(record, allow_outside)
     if records:
         names = ", ".join(file.name for file in records)
         raise InputError(f"{path}: holds several RecordIO files ({names}); give the path of one of them.")
     if is_table(path):
-        return TableReader(path)
+        return TableReader(path, allow_outside)
     if lmdb_file(path):
-        return LMDBReader(path)
+        return LMDBReader(path, allow_outside)
     if is_shards(path):
-        return ShardsReader(path)
-    if holds_identities(path / "imgs"):
-        return FolderReader(path / "imgs")
-    return FolderReader(path)
+        return ShardsReader(path, allow_outside=allow_outside)
+    if holds_identities(path / "imgs", bounds):
+        return FolderReader(path / "imgs", allow_outside)
+    return FolderReader(path, allow_outside)
 
 
-def _open_file(path: Path) -> Reader:
+def _open_file(path: Path, allow_outside: bool) -> Reader:
     if is_recordio(path):
-        return RecordIOReader(path)
+        return RecordIOReader(path, allow_outside)
     if is_tar(path) and is_shards(path):
         return ShardsReader(path)
     if is_zip(path) or is_tar(path):
@@ -75,7 +82,7 @@ def _open_file(path: Path) -> Reader:
     if is_table(path):
         return TableReader(path)
     if is_hdf5(path):
-        return HDF5Reader(path)
+        return HDF5Reader(path, allow_outside)
     if lmdb_file(path):
         return LMDBReader(path)
     with path.open("rb") as file:
@@ -88,18 +95,19 @@ def _open_file(path: Path) -> Reader:
     if is_verification(path):
         raise InputError(f"{path}: is a verification set, which has no identities to learn; evaluate on it.")
     if is_url_list(path):
-        return open_url_list(path)
+        return open_url_list(path, allow_outside)
     if is_index(path):
-        return _open_index(path)
+        return _open_index(path, allow_outside)
     if is_list(path):
-        return ListReader(path)
+        return ListReader(path, allow_outside)
     raise InputError(f"{path}: not a data set that marginface understands; give {UNDERSTOOD}.")
 
 
-def _open_index(path: Path) -> Reader:
+def _open_index(path: Path, allow_outside: bool) -> Reader:
     """The images that AdaFace's subset file names, in the set that lies in the same folder."""
     folder = path.parent / "imgs"
-    reader = FolderReader(folder) if holds_identities(folder) else _open_folder(path.parent)
+    found = holds_identities(folder, Bounds(path, allow_outside=allow_outside))
+    reader = FolderReader(folder, allow_outside) if found else _open_folder(path.parent, allow_outside)
     try:
         return SubsetReader(reader, index_rows(path, reader), FEWEST)
     except InputError as error:

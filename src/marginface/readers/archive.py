@@ -9,7 +9,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.archive_index import Member, is_zip, tar_members, zip_content, zip_members
 from marginface.readers.base import Record
-from marginface.readers.folder import IMAGE_SUFFIXES
+from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.mapped import map_file
 from marginface.readers.names import PackedNames
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
 from marginface.readers.mapped import read_file
 from marginface.readers.names import PackedNames
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm")
 
 
 class FolderReader:
@@ -20,14 +20,15 @@ class FolderReader:
     The order is that of torchvision's ImageFolder, on which index files such as AdaFace's rely. Subfolders
     without an image are no identities. A key is the image's path below `path`.
 
-    Raises InputError if the folder is missing or has fewer than two identities.
+    Raises InputError if the folder is missing or has fewer than two identities, and for a symbolic link that leads
+    out of it, unless `allow_outside`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
             raise InputError(f"{self.path}: there is no such folder; give one with a subfolder for each identity.")
-        identities, images, counts = _list_images(self.path)
+        identities, images, counts = _list_images(self.path, Bounds(self.path, allow_outside=allow_outside))
         if len(identities) == 0:
             raise InputError(
                 f"{self.path}: no images found; expected one subfolder for each identity"
@@ -55,48 +56,29 @@ class FolderReader:
         return Record(image, int(self.labels[index]), key)
 
 
-def holds_identities(path: Path) -> bool:
+def holds_identities(path: Path, bounds: Bounds) -> bool:
     """Whether some subfolder of `path` holds an image; stops at the first."""
     if not path.is_dir():
         return False
-    return any(next(_images_below(path, folder), None) is not None for folder in _subfolders(path))
+    bounds.check(path)
+    return any("/" in image for image in walk_images(path, bounds))
 
 
-def _list_images(root: Path) -> tuple[PackedNames, PackedNames, list[int]]:
+def _list_images(root: Path, bounds: Bounds) -> tuple[PackedNames, PackedNames, list[int]]:
     """(identity names, image paths below root, number of images of each identity)."""
     identities: list[str] = []
     counts: list[int] = []
 
     def images() -> Iterator[str]:
-        for identity in _subfolders(root):
-            count = 0
-            for image in _images_below(root, identity):
-                count += 1
-                yield image
-            if count:
+        for image in walk_images(root, bounds):
+            identity, slash, _ = image.partition("/")
+            if not slash:  # of nobody
+                continue
+            if not identities or identities[-1] != identity:
                 identities.append(identity)
-                counts.append(count)
+                counts.append(0)
+            counts[-1] += 1
+            yield image
 
     packed = PackedNames(images())
     return PackedNames(identities), packed, counts
-
-
-def _subfolders(root: Path) -> list[str]:
-    with os.scandir(root) as found:
-        return sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir())
-
-
-def _images_below(root: Path, folder: str) -> Iterator[str]:
-    """Paths below `root` of the images in `folder` and its subfolders, folder by folder."""
-    images, inner = [], []
-    with os.scandir(root / folder) as found:
-        for entry in found:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(IMAGE_SUFFIXES):
-                images.append(entry.name)
-            elif entry.is_dir(follow_symlinks=False):
-                inner.append(entry.name)
-    yield from (f"{folder}/{name}" for name in sorted(images))
-    for name in sorted(inner):
-        yield from _images_below(root, f"{folder}/{name}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
-from marginface.readers.folder import IMAGE_SUFFIXES
+from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.writer import Contents, encoded, suffix_of
 
 

@@ -19,13 +19,15 @@ LARGEST = 1 << 28  # bytes of one image as stored
 class HDF5Reader:
     """Reads `/<identity>/.../<image>`: data sets of encoded bytes, or of RGB uint8 (H, W, 3).
 
-    Identities are in numeric order if all are numbers, else alphabetically; a key is the path in the file.
+    Identities are in numeric order if all are numbers, else alphabetically; a key is the path in the file. Soft and
+    external links are not followed.
 
-    Raises InputError if the file is damaged or has fewer than two identities.
+    Raises InputError if the file is damaged or has fewer than two identities, and for an image that other files
+    hold (external storage, virtual data sets), unless `allow_outside`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
+        self.path, self._allow_outside = Path(path), allow_outside
         self._library = load_extra("h5py", "hdf5", self.path)
         self._process = os.getpid()
         self._file = self._open()
@@ -54,9 +56,16 @@ class HDF5Reader:
         key = self._names[index]
         try:
             stored = self._file[key]
+            if not self._allow_outside and (elsewhere := _elsewhere(stored)):
+                raise InputError(
+                    f"{self.path}: record {index}, {key}, is kept in {elsewhere}; copy the set into one file with"
+                    f" h5repack, or read it with --allow-outside."
+                )
             if stored.size * stored.dtype.itemsize > LARGEST:
                 raise ValueError(f"it claims {stored.size * stored.dtype.itemsize:,} bytes")
             image = _image(stored[()])
+        except InputError:
+            raise  # is a ValueError, and says already what is wrong
         except (ValueError, OSError, RuntimeError, KeyError, TypeError, MemoryError) as error:
             raise InputError(f"{self.path}: record {index}, {key}, is damaged: {error}.") from error
         return Record(image, int(self.labels[index]), key)
@@ -87,6 +96,15 @@ def _image_names(path: Path, file: Any, library: Any) -> list[str]:
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: the groups of the file are damaged: {error}.") from error
     return names
+
+
+def _elsewhere(stored: Any) -> str:
+    """Where the bytes of a data set are kept, if not in itself; else ""."""
+    if stored.is_virtual:
+        parts = stored.id.get_create_plist()
+        files = [parts.get_virtual_filename(0)] if parts.get_virtual_count() else []
+        return ", ".join(["other data sets", *files])
+    return f"another file, {stored.external[0][0]}" if stored.external else ""
 
 
 def _image(stored: Any) -> bytes | np.ndarray:

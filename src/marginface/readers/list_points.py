@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.readers.containment import Bounds
 from marginface.readers.list_line import NUMBER
 
 
@@ -41,14 +42,15 @@ def unit_with_box(points: np.ndarray, boxes: np.ndarray, rows: np.ndarray, sizes
     return Unit.IMAGE if of_image else Unit.BOX
 
 
-def points_beside(path: Path, root: Path, names: Sequence[str]) -> np.ndarray | None:
+def points_beside(path: Path, root: Path, names: Sequence[str], bounds: Bounds) -> np.ndarray | None:
     """Points in pixels, float32 (len(names), 5, 2), from the landmark file of VGGFace2 or CelebA near the list.
 
-    path: of the list. root: the folder that its images lie in.
+    path: of the list. root: the folder that its images lie in. bounds: of the landmark file.
     None if there is no such file. Raises InputError if there is one, but not for these images.
     """
     for file in _landmark_files(path, root):
         if file.is_file():
+            bounds.check(file)
             return _matched(file, names)
     return None
 

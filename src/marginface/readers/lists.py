@@ -13,7 +13,7 @@ from marginface.readers.base import Record
 from marginface.readers.image_size import image_size
 from marginface.readers.list_line import NUMBER, Line, is_list_line, parse_line
 from marginface.readers.list_points import Unit, points_beside, unit_with_box, unit_without_box
-from marginface.readers.mapped import read_file
+from marginface.readers.listed_images import ListedImages, nearby
 from marginface.readers.names import PackedNames
 
 
@@ -24,12 +24,13 @@ class ListReader:
     labels have no gaps, and `class_names` tells what was written. Points come from the list, or from the
     landmark file that VGGFace2 and CelebA keep beside it, and are given in pixels.
 
-    Images are looked for in the folder of the list, in the folders beside it, and one level above.
+    Images are looked for as `listed_images` says, and lie below one folder.
 
-    Raises InputError, naming the line, if the list is damaged, its images are missing, or it has one identity.
+    Raises InputError, naming the line, if the list is damaged, its images are missing, or it has one identity, and
+    for names that lead out of the folder of the images, unless `allow_outside`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path = Path(path)
         content = _read_list(self.path)
         self.labels = content.labels
@@ -38,10 +39,10 @@ class ListReader:
         if self.num_classes < 2:
             raise InputError(f"{self.path}: names one identity only; training needs two or more.")
         self._names = content.paths
-        self._root = _find_root(self.path, self._names[0])
+        self._images = ListedImages(self.path, self._names, allow_outside)
         self._points, self._unit = content.points, Unit.PIXELS
         if self._points is None:
-            self._points = points_beside(self.path, self._root, self._names)
+            self._points = points_beside(self.path, self._images.root, self._names, nearby(self.path, allow_outside))
         elif content.boxes is None:
             self._unit = unit_without_box(self._points)
         else:
@@ -56,29 +57,21 @@ class ListReader:
         return [self._read_one(int(index)) for index in indices]
 
     def _read_one(self, index: int) -> Record:
-        key = self._names[index]
-        image = self._bytes(index)
+        image = self._images.read(index)
         points = None if self._points is None else self._points[index]
         if points is not None and self._unit is Unit.IMAGE:
             try:
                 points = points * np.array(image_size(image)[::-1], dtype=np.float32)
             except ValueError:
                 points = None  # an unreadable image, about which the decoder will complain
-        return Record(image, int(self.labels[index]), key, points)
-
-    def _bytes(self, index: int) -> bytes:
-        file = self._root / self._names[index]
-        try:
-            return read_file(os.fspath(file))
-        except OSError as error:
-            raise InputError(f"{self.path}: image {index}, {file}, cannot be read: {error.strerror}.") from error
+        return Record(image, int(self.labels[index]), self._names[index], points)
 
     def _sample_sizes(self) -> tuple[np.ndarray, np.ndarray]:
         """(rows, sizes): width and height of some images, float32 (n, 2)."""
         rows, sizes = [], []
         for index in np.unique(np.linspace(0, len(self) - 1, 32).astype(int)):
             try:
-                sizes.append(image_size(self._bytes(index))[::-1])
+                sizes.append(image_size(self._images.read(int(index)))[::-1])
                 rows.append(index)
             except ValueError:
                 continue  # damaged; the others will do
@@ -157,16 +150,3 @@ def _order(path: Path, written: list[str]) -> list[int]:
 
 def _table(numbers: "array[float]", shape: tuple[int, ...]) -> np.ndarray | None:
     return np.array(numbers, dtype=np.float32).reshape(shape) if numbers else None
-
-
-def _find_root(path: Path, first: str) -> Path:
-    """The folder below which the images lie, found by the first of them."""
-    folders = [path.parent, path.parent.parent]
-    candidates = [*folders, *(child for folder in folders for child in sorted(folder.iterdir()) if child.is_dir())]
-    for candidate in candidates:
-        if (candidate / first).is_file():
-            return candidate
-    raise InputError(
-        f"{path}: its first image, {first}, lies neither in the folder of the list nor in one beside it or above;"
-        f" put the list beside the folder of images."
-    )

@@ -10,6 +10,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers import sidecar
 from marginface.readers.base import Record
+from marginface.readers.containment import Bounds
 from marginface.readers.extras import load_extra
 from marginface.readers.lmdb_tree import MAGIC, Tree
 from marginface.readers.mapped import map_file
@@ -25,8 +26,10 @@ class LMDBReader:
     Raises InputError if the file is damaged or no set of faces.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path = lmdb_file(Path(path)) or Path(path)
+        if self.path != Path(path):
+            Bounds(path, allow_outside=allow_outside).check(self.path)
         self._unpackb = load_extra("msgpack", "lmdb", self.path).unpackb
         try:
             self._tree = Tree(map_file(self.path))

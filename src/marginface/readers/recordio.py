@@ -11,6 +11,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers import sidecar
 from marginface.readers.base import Record
+from marginface.readers.containment import Bounds
 from marginface.readers.mapped import map_file
 from marginface.readers.recordio_format import FIRST, HEADER, LONGEST, MAGIC, read_image, read_record, unpack_range
 from marginface.readers.recordio_index import load_index
@@ -32,8 +33,11 @@ class RecordIOReader:
     Raises InputError if the file is no RecordIO file, or its index or property file does not belong to it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path = Path(path)
+        bounds = Bounds(self.path, allow_outside=allow_outside)
+        for companion in (self.path.with_suffix(".idx"), self.path.with_name("property")):
+            bounds.check(companion)
         self._data = map_file(self.path)
         keys, offsets = load_index(self.path, self._data)
         header = self._header(keys, offsets)

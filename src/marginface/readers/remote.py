@@ -21,6 +21,7 @@ from marginface.readers.extras import load_extra
 from marginface.readers.shards import ShardsReader
 from marginface.readers.sidecar import cache_folder
 
+SAFE = re.compile(r"[\w.~:/?#\[\]@!&+,=%-]+", re.ASCII)  # of a URL in a file: nothing that a shell would understand
 REMOTE = re.compile(r"pipe:|[a-z][a-z0-9+]+://", re.IGNORECASE)
 AT_ONCE = 4  # downloads
 
@@ -42,14 +43,18 @@ def open_remote(spec: str) -> ShardsReader:
     return ShardsReader(Path(spec), brought(expand(spec), spec))
 
 
-def open_url_list(path: Path) -> ShardsReader:
-    """Shards at the URLs of a text file, one a line."""
+def open_url_list(path: Path, allow_outside: bool = False) -> ShardsReader:
+    """Shards at the URLs of a text file, one per line. Files of this machine only with `allow_outside`."""
     urls = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     for number, url in enumerate(urls, start=1):
         if not is_remote(url):
             raise InputError(f"{path}: line {number} is no URL: {url!r:.100}.")
         if url.lower().startswith("pipe:"):
             raise InputError(f"{path}: line {number} is a command; a file must not run any, give it to the option.")
+        if not SAFE.fullmatch(url):
+            raise InputError(f"{path}: line {number} holds characters that no URL has: {url!r:.100}; escape them.")
+        if url.lower().startswith("file:") and not allow_outside:
+            raise InputError(f"{path}: line {number} is a file of this machine; read it with --allow-outside.")
     load_extra("webdataset", "webdataset", path)
     return ShardsReader(path, brought(urls, str(path)))
 

@@ -13,7 +13,8 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.archive_index import Member, is_tar, tar_members
 from marginface.readers.base import Record
-from marginface.readers.folder import IMAGE_SUFFIXES
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.mapped import map_file
 
 LONGEST_TEXT = 1 << 16  # bytes of a label or of what is said about an image
@@ -37,10 +38,14 @@ class ShardsReader:
     Raises InputError, naming shard and byte, if a shard is damaged or a sample has no label.
     """
 
-    def __init__(self, path: str | os.PathLike[str], files: Sequence[Path] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], files: Sequence[Path] | None = None, allow_outside: bool = False
+    ) -> None:
         """files: the shards in their order, if they do not lie at `path`."""
         self.path = Path(path)
         self._files = shard_files(self.path) if files is None else list(files)
+        if files is None and self.path.is_dir():
+            Bounds(self.path, allow_outside=allow_outside).check_all(self._files)
         self._data = [map_file(file) for file in self._files]
         index = _Index()
         for number in range(len(self._files)):

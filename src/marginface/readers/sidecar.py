@@ -15,10 +15,10 @@ LABELS = ".labels.npy"
 
 
 def find(source: Path, suffix: str) -> Path | None:
-    """The file written by `save` for this source, unless the source has changed since."""
+    """The file written by `save` for this source, unless the source has changed since; a symbolic link is not ours."""
     for candidate in _places(source, suffix):
         with contextlib.suppress(OSError):
-            if candidate.stat().st_mtime_ns >= source.stat().st_mtime_ns:
+            if candidate.lstat().st_mtime_ns >= source.stat().st_mtime_ns and not candidate.is_symlink():
                 return candidate
     return None
 

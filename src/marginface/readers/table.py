@@ -29,9 +29,9 @@ class TableReader:
     Raises InputError, naming file and row, if the files are damaged or have no such columns.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path = Path(path)
-        self._table = Table(self.path)
+        self._table = Table(self.path, allow_outside)
         self._image = find_column(self._table, IMAGES, "images")
         label = find_column(self._table, LABELS, "labels")
         self.class_names: Sequence[str] = _declared_names(self._table.schema, label)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.readers.containment import Bounds
 from marginface.readers.extras import load_extra
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
@@ -32,10 +33,12 @@ class Table:
     Raises InputError if a file is damaged or no table, here and in the methods.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, allow_outside: bool = False) -> None:
         self.path = path
         self.pyarrow = load_extra("pyarrow", "parquet", path)
         files = table_files(path)
+        if path.is_dir():
+            Bounds(path, allow_outside=allow_outside).check_all(files)
         self.schema = self._try(files[0], _schema, self.pyarrow, files[0])
         self.names: list[str] = self._try(files[0], lambda: self.schema.names)
         self.parts: list[Part] = []

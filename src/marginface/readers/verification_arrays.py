@@ -8,6 +8,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import LazyRecords, Record, VerificationSet
+from marginface.readers.containment import Bounds
 from marginface.readers.mapped import NPY_ERRORS
 
 
@@ -29,11 +30,14 @@ def is_memfile(path: Path) -> bool:
     return _memfile(path) is not None
 
 
-def read_memfile(path: Path) -> VerificationSet:
+def read_memfile(path: Path, bounds: Bounds) -> VerificationSet:
     """`<set>/memfile/mem_file.dat` with its `.conf`, and `<set>_list.npy` beside `<set>` for issame."""
     data = _memfile(path)
     assert data is not None
     folder = data.parent.parent if data.parent.name == "memfile" else data.parent
+    listed = folder.with_name(f"{folder.name}_list.npy")
+    bounds.check_all({data, data.with_name(data.name + ".conf")} - {path})
+    Bounds(listed, allow_outside=bounds.allow_outside).check(listed)
     shape = _configured_shape(data.with_name(data.name + ".conf"))
     if data.stat().st_size != 4 * math.prod(shape):
         raise InputError(
@@ -41,7 +45,7 @@ def read_memfile(path: Path) -> VerificationSet:
             f" shape {shape} as its .conf says."
         )
     array = np.memmap(data, dtype="<f4", mode="r", shape=shape)
-    issame = _load(folder.with_name(f"{folder.name}_list.npy")).ravel().astype(bool)
+    issame = _load(listed).ravel().astype(bool)
     return _verification_set(array, issame, data, folder.name)
 
 
@@ -50,11 +54,12 @@ def is_arrays(path: Path) -> bool:
     return (path / "issame.txt").is_file()
 
 
-def read_arrays(path: Path) -> VerificationSet:
+def read_arrays(path: Path, bounds: Bounds) -> VerificationSet:
     """`<name>/<name>.npy`, uint8 RGB (2P, 3, H, W), and `<name>/issame.txt`, one 0 or 1 a line."""
     files = sorted(path.glob("*.npy"))
     if len(files) != 1:
         raise InputError(f"{path}: should hold one .npy file beside issame.txt, not {len(files)}.")
+    bounds.check_all((files[0], path / "issame.txt"))
     words = (path / "issame.txt").read_text(encoding="ascii", errors="replace").split()
     for line, word in enumerate(words):
         if word.lower() not in ("0", "1", "true", "false"):

@@ -16,6 +16,8 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import LazyRecords, Record, VerificationSet
+from marginface.readers.containment import Bounds
+from marginface.readers.listed_images import ListedImages
 from marginface.readers.names import PackedNames
 
 IMAGE = re.compile(r"\.(jpe?g|png|bmp|webp|ppm|pgm)$", re.IGNORECASE)
@@ -36,27 +38,23 @@ def is_pair_list(path: Path) -> bool:
     return _is_magface(path) or _is_csv(lines) or any(_pair(line) is not None for line in lines)
 
 
-def read_pair_list(path: Path) -> VerificationSet:
-    """Images lie below the folder of the list, one beside it, or the one above.
+def read_pair_list(path: Path, bounds: Bounds) -> VerificationSet:
+    """Images lie where `listed_images` looks for them.
 
-    Raises InputError naming the line that is no pair, or the first image if that is nowhere.
+    Raises InputError naming the line that is no pair, the first image if that is nowhere, or one that leads out.
     """
     lines = [line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line.strip()]
-    pairs = _magface(path, lines) if _is_magface(path) else _pairs(path, lines)
+    pairs = _magface(path, lines, bounds) if _is_magface(path) else _pairs(path, lines)
     if not pairs:
         raise InputError(f"{path}: names no pairs.")
     names = PackedNames(side for first, second, _ in pairs for side in (first, second))
     issame = np.array([same for _, _, same in pairs], dtype=bool)
-    root = _root(path, names[0])
+    images = ListedImages(path, names, bounds.allow_outside)
 
-    def image(position: int) -> Record:
-        file = root / names[position]
-        try:
-            return Record(file.read_bytes(), position // 2, names[position])
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: pair {position // 2}, {file}, cannot be read: {error}.") from error
+    def record(position: int) -> Record:
+        return Record(images.read(position), position // 2, names[position])
 
-    return VerificationSet(LazyRecords(len(names), image), issame, path.stem)
+    return VerificationSet(LazyRecords(len(names), record), issame, path.stem)
 
 
 def _pairs(path: Path, lines: list[str]) -> list[Pair]:
@@ -113,7 +111,8 @@ def _images_beside(path: Path) -> Path:
     return path.with_name(path.name.replace("pair.list", "img.list"))
 
 
-def _magface(path: Path, lines: list[str]) -> list[Pair]:
+def _magface(path: Path, lines: list[str], bounds: Bounds) -> list[Pair]:
+    bounds.check(_images_beside(path))
     images = _images_beside(path).read_text("utf-8", errors="surrogateescape").split()
     flags = [line.split()[-1] for line in lines]
     if len(images) != 2 * len(flags):
@@ -122,16 +121,3 @@ def _magface(path: Path, lines: list[str]) -> list[Pair]:
         if flag not in ("0", "1"):
             raise InputError(f"{path}: line {number} does not end with 0 or 1: {flag!r:.40}.")
     return [(first, other, flag == "1") for first, other, flag in zip(images[::2], images[1::2], flags, strict=True)]
-
-
-def _root(path: Path, first: str) -> Path:
-    """The folder below which the images lie, found by the first of them."""
-    above = [path.parent, path.parent.parent]
-    beside = [folder for parent in above for folder in sorted(parent.iterdir()) if folder.is_dir()]
-    for folder in (*above, *beside):
-        try:
-            if (folder / first).is_file():
-                return folder
-        except (OSError, ValueError):  # a name that no file can have
-            continue
-    raise InputError(f"{path}: its first image, {first!r:.200}, lies neither beside the list nor above; move the list.")

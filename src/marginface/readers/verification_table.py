@@ -6,18 +6,19 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import LazyRecords, Record, VerificationSet
+from marginface.readers.containment import Bounds
 from marginface.readers.table import IMAGES, encoded_image, find_column
 from marginface.readers.table_parts import Table, is_table
 
 
 def is_verification_table(path: Path) -> bool:
     """Whether `path` is a table with a column is_same."""
-    return is_table(path) and "is_same" in Table(path).names
+    return is_table(path) and "is_same" in Table(path, allow_outside=True).names  # the one who reads it checks
 
 
-def read_table(path: Path) -> VerificationSet:
+def read_table(path: Path, bounds: Bounds) -> VerificationSet:
     """Columns image, index (the order; images 2k and 2k + 1 are a pair) and is_same, given for both images."""
-    table = Table(path)
+    table = Table(path, bounds.allow_outside)
     image = find_column(table, IMAGES, "images")
     same = table.column("is_same")
     numbers = table.column("index") if "index" in table.names else np.arange(len(same))

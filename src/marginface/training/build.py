@@ -20,7 +20,7 @@ from marginface.training.mixing import MixedLoader
 
 def create_loader(config: Config, rank: int, world_size: int) -> Loader | MixedLoader:
     """The training set of a process."""
-    reader = open_reader(config.data.train)
+    reader = open_reader(config.data.train, config.data.allow_outside)
     if config.old.train:
         return MixedLoader(reader, config.data, config.old, config.seed, rank, world_size)
     return Loader(reader, config.data, config.seed, rank, world_size)

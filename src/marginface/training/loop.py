@@ -73,7 +73,9 @@ class Trainer:
         reader = self.loader.reader
         self.steps_per_epoch = self.loader.batches.per_epoch
         self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
-        self.benchmarks = [open_benchmark(spec, config.data.resize) for spec in config.data.val]
+        self.benchmarks = [
+            open_benchmark(spec, config.data.resize, config.data.allow_outside) for spec in config.data.val
+        ]
         torch.manual_seed(config.seed)
         self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
         self.head = create_head(config, reader, self.fabric.world_size).to(device)

@@ -62,7 +62,7 @@ class MixedLoader:
                 f"old.share {old.share} of data.batch_size {config.batch_size} is nobody or everybody; "
                 f"give a larger batch or another share"
             )
-        self.config, self.reader = config, BothReader(new, open_reader(old.train))
+        self.config, self.reader = config, BothReader(new, open_reader(old.train, config.allow_outside))
         self.new = Loader(new, replace(config, batch_size=config.batch_size - count), seed, rank, world_size)
         # another seed, or both would be turned and blurred alike
         olds = replace(config, train=old.train, batch_size=count)
