@@ -10,13 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from sklearn import datasets
 
 from marginface import cli, fetch
 from marginface.errors import InputError
 from marginface.readers import open_reader
 
 PGM = b"P5\n92 112\n255\n" + bytes(92 * 112)
-datasets = pytest.importorskip("sklearn.datasets")
 
 
 def stub_pip(monkeypatch: pytest.MonkeyPatch, names: list[str], known: bool = True) -> None:

@@ -26,7 +26,6 @@ def test_without_the_library_it_says_how_to_install_it(monkeypatch: pytest.Monke
     ],
 )
 def test_networks_embed(name: str, options: dict[str, object]) -> None:
-    pytest.importorskip("timm")
     backbone = create_backbone(name, num_features=64, **options)
     embeddings = backbone(torch.randn(4, 3, *backbone.image_size))
     assert embeddings.shape == (4, 64)
@@ -35,7 +34,6 @@ def test_networks_embed(name: str, options: dict[str, object]) -> None:
 
 
 def test_unknown_model_names_similar_ones() -> None:
-    pytest.importorskip("timm")
     with pytest.raises(InputError, match=r"timm has no model 'resnet19x'|similar"):
         create_backbone("timm:resnet19x")
     with pytest.raises(InputError, match=r"no model 'resnet1'; similar: .*resnet18"):
@@ -43,7 +41,6 @@ def test_unknown_model_names_similar_ones() -> None:
 
 
 def test_unknown_option_is_refused() -> None:
-    pytest.importorskip("timm")
     with pytest.raises(InputError, match="timm cannot build resnet18"):
         create_backbone("timm:resnet18", depth=5)
     with pytest.raises(InputError, match="choose pool or flatten"):

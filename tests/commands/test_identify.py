@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from marginface import cli
 from marginface.commands import identify
@@ -52,9 +53,8 @@ def write(path: Path) -> None:
     elif path.stem == "wide":
         cv2.imwrite(str(path), np.hstack([image, wide()[:, 240:]]))
     else:
-        pillow = pytest.importorskip("PIL.Image")
-        first = pillow.fromarray(IMAGE)
-        grey = pillow.fromarray(np.full_like(IMAGE, 128))
+        first = Image.fromarray(IMAGE)
+        grey = Image.fromarray(np.full_like(IMAGE, 128))
         more = {"save_all": True, "append_images": [grey, grey]} if path.stem == "moving" else {}
         (first.convert("CMYK") if path.stem == "cmyk" else first).save(path, **more)
 

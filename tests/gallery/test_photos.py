@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from marginface.errors import InputError
 from marginface.gallery.people import face_of
@@ -61,12 +62,11 @@ def test_sixteen_bits_grey_alpha(tmp_path: Path) -> None:
 
 
 def test_cmyk_and_moving_pictures(tmp_path: Path) -> None:
-    pillow = pytest.importorskip("PIL.Image")
-    picture = pillow.fromarray(IMAGE)
+    picture = Image.fromarray(IMAGE)
     picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
     assert np.abs(read_photo(tmp_path / "cmyk.jpg").astype(int) - IMAGE).mean() < 25
     for suffix in ("webp", "png"):  # the first frame is taken
-        frames = [pillow.fromarray(np.full_like(IMAGE, 10 * i)) for i in range(3)]
+        frames = [Image.fromarray(np.full_like(IMAGE, 10 * i)) for i in range(3)]
         picture.save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames)
         assert np.abs(read_photo(tmp_path / f"a.{suffix}").astype(int) - IMAGE).mean() < 8
     picture.save(tmp_path / "a.gif", save_all=True, append_images=frames)

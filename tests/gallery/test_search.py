@@ -15,7 +15,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 3, 64, 65, 1000, BLOCK + 70])
 def test_the_nearest_rows(rows: int, rounding: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if rounding and not torch.cpu._is_vnni_supported():
-        pytest.skip("this processor does not multiply 8-bit numbers")
+        pytest.skip("processor: no instructions for products of 8-bit numbers")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: rounding)
     random = np.random.default_rng(rows)
     vectors = unit(random.normal(size=(rows, 16)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 import golden_files
 from marginface.errors import InputError
@@ -70,21 +71,18 @@ def test_alpha_is_dropped_and_sixteen_bits_become_eight():
 
 
 def test_cmyk_and_exif_rotation_as_pillow_does():
-    pillow = pytest.importorskip("PIL.Image")
-    from PIL import ImageOps
-
-    image = pillow.fromarray(picture(40, 80))
+    image = Image.fromarray(picture(40, 80))
     stream = io.BytesIO()
     image.convert("CMYK").save(stream, "JPEG", quality=95)
-    expected = np.asarray(pillow.open(stream).convert("RGB")).astype(int)
+    expected = np.asarray(Image.open(stream).convert("RGB")).astype(int)
     assert np.abs(decode(record(stream.getvalue())) - expected).max() <= 3
 
     for orientation in range(1, 9):
-        exif = pillow.Exif()
+        exif = Image.Exif()
         exif[0x0112] = orientation
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=95, exif=exif)
-        expected = np.asarray(ImageOps.exif_transpose(pillow.open(stream)))
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(stream)))
         np.testing.assert_array_equal(decode(record(stream.getvalue())), expected)
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+from torchvision.transforms import RandomResizedCrop
 
 from marginface.faces.template import ARCFACE_112
 from marginface.loading import published
@@ -65,11 +68,9 @@ def test_crop_box_is_that_of_random_resized_crop() -> None:
 
 
 def test_crop_box_against_torchvision() -> None:
-    transforms = pytest.importorskip("torchvision.transforms")
-    torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     image = torch.zeros(3, 112, 112)
-    theirs = [transforms.RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)]
+    theirs = [RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)]
     ours = [published.crop_box(112, 112, u) for u in DRAWS[:3000, 1]]
     for a, b in zip(np.sort(np.array(theirs), 0).T, np.sort(np.array(ours), 0).T, strict=True):
         assert np.abs(a - b).mean() < 1.5
@@ -109,11 +110,9 @@ def test_low_res_is_two_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.integers(0, 3999))
 def test_photometric_is_pillows(row: int) -> None:
-    enhance = pytest.importorskip("PIL.ImageEnhance")
-    pillow = pytest.importorskip("PIL.Image")
     draw = DRAWS[row, :4]
-    image = pillow.fromarray(picture(48, row))
-    kinds = (enhance.Brightness, enhance.Contrast, enhance.Color)
+    image = Image.fromarray(picture(48, row))
+    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for step in published.ORDERS[int(6 * draw[3])]:
         image = kinds[step](image).enhance(0.5 + draw[step])
     ours = published.adaface_photometric(picture(48, row), draw)

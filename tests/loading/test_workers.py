@@ -22,7 +22,7 @@ from marginface.loading.workers import Workers
 @pytest.fixture(params=[True, False], ids=["processes", "threads"])
 def forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param and not workers.FORK:
-        pytest.skip("no processes on this system")
+        pytest.skip("operating system: no fork")
     monkeypatch.setattr(workers, "FORK", request.param)
     return bool(request.param)
 
@@ -75,7 +75,7 @@ def dying(out: np.ndarray, task: int) -> tuple[int, None]:
     return 0, None
 
 
-@pytest.mark.skipif(not workers.FORK, reason="no processes on this system")
+@pytest.mark.skipif(not workers.FORK, reason="operating system: no fork")
 def test_a_process_that_is_killed_is_noticed() -> None:
     with closing(Workers(2, dying, (1, 1, 1, 3))) as two:
         two.fill(tasks())
@@ -101,7 +101,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not workers.FORK, reason="no processes on this system")
+@pytest.mark.skipif(not workers.FORK, reason="operating system: no fork")
 def test_no_process_outlives_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

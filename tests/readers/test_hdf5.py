@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 
@@ -13,8 +14,6 @@ from marginface.errors import InputError
 from marginface.loading.decode import decode
 from marginface.readers import open_reader
 from marginface.readers.hdf5 import HDF5Reader
-
-h5py = pytest.importorskip("h5py")
 
 
 def picture(number: int) -> np.ndarray:

@@ -143,9 +143,8 @@ def test_faces_that_were_not_detected_are_left_out(tmp_path):
     assert [record.key for record in open_reader(tmp_path / "a.txt").read([0, 1])] == IMAGES[:2]
 
 
+@pytest.mark.lfw
 def test_lfw_landmarks_of_the_real_set(lfw_root):
-    if not (lfw_root / "lfw_landmark.txt").is_file():
-        pytest.skip("no LFW photographs")
     reader = open_reader(lfw_root / "lfw_landmark.txt")
     record = reader.read([len(reader) - 1])[0]
     assert (lfw_root / "images" / record.key).read_bytes() == record.image

@@ -1,5 +1,7 @@
 """LMDB sets, written by the library and read without it."""
 
+import lmdb
+import msgpack
 import numpy as np
 import pytest
 
@@ -9,9 +11,6 @@ from marginface.readers import open_reader
 from marginface.readers.lmdb_set import LMDBReader
 from marginface.readers.lmdb_tree import Tree
 from marginface.readers.mapped import map_file
-
-lmdb = pytest.importorskip("lmdb")
-msgpack = pytest.importorskip("msgpack")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import http.server
 import multiprocessing
-import shutil
 import tarfile
 import threading
 from collections import Counter
@@ -16,9 +15,6 @@ import pytest
 from marginface.errors import InputError
 from marginface.loading.loader import DataConfig, Loader
 from marginface.readers import open_reader
-
-pytest.importorskip("webdataset", exc_type=ImportError)
-pytestmark = pytest.mark.skipif(not shutil.which("curl"), reason="webdataset fetches with curl")
 
 
 class Server:

@@ -4,6 +4,8 @@ import json
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 import fuzzing
@@ -12,9 +14,6 @@ from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader, table_parts
 from marginface.readers.table import TableReader
 from marginface.readers.verification import open_verification
-
-pa = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from browser import open_browser
 from marginface.metrics.compare import compare
 from marginface.metrics.groups import group_table
 from marginface.metrics.identification import TpirAtFpir
@@ -20,9 +20,6 @@ from marginface.metrics.search_result import IdentificationResult
 from marginface.protocols.pairs import make_pairs
 from marginface.report import Provenance, write_report
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 SHOTS = os.environ.get("MARGINFACE_SCREENSHOTS", "")
 """A folder to keep screenshots in, for people to look at."""
@@ -82,10 +79,8 @@ def report(tmp_path_factory: pytest.TempPathFactory, results: list[VerificationR
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -192,6 +187,7 @@ def test_curves_are_walked_by_arrow_keys_and_everything_is_reached_by_tab(visit:
     assert {"svg", "png", "csv", "input", "select", "summary", "div"} <= reached
 
 
+@pytest.mark.slow
 def test_every_figure_is_saved_in_three_forms(visit: Any, tmp_path: Path) -> None:
     page = visit()
     for number in range(page.locator("figure.chart:visible").count()):

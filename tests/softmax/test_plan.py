@@ -51,7 +51,7 @@ CASES = {
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="operating system: reads the peak from /proc")
 @pytest.mark.parametrize("case", CASES)
 def test_memory_of_a_real_run(case: str) -> None:
     options, fused = CASES[case]

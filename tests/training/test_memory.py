@@ -21,11 +21,11 @@ print(resident() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="operating system: reads /proc")
 def test_what_is_freed_stays() -> None:
     source = Path(memory.__file__).read_text(encoding="utf-8")
     if not hasattr(ctypes.CDLL(None), "mallopt"):
-        pytest.skip("needs glibc")
+        pytest.skip("operating system: no glibc")
 
     def kept(code: str) -> int:
         return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)

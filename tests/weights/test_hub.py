@@ -14,8 +14,6 @@ from marginface.embedder import Embedder, ModelConfig
 from marginface.errors import InputError
 from marginface.weights.hub import push
 
-pytest.importorskip("huggingface_hub")
-
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
