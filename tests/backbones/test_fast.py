@@ -3,8 +3,9 @@
 import importlib
 import sys
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -177,20 +178,22 @@ def test_openvino_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.import_module("openvino_telemetry")
 
 
-def test_faster_means_by_more_than_noise() -> None:
-    def slow(x: Tensor) -> Tensor:
-        time.sleep(0.01)
-        return x
+def test_faster_means_by_more_than_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(fast, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
-    def alike(x: Tensor) -> Tensor:
-        return slow(x)
+    def taking(seconds: float) -> Callable[[Tensor], Tensor]:
+        def network(x: Tensor) -> Tensor:
+            clock[0] += seconds
+            return x
 
-    def quick(x: Tensor) -> Tensor:
-        return x
+        return network
 
+    quick, slow, alike = taking(0.001), taking(0.01), taking(0.0104)
     assert fast.is_faster(quick, slow, X)
     assert not fast.is_faster(slow, quick, X)
     assert not fast.is_faster(slow, alike, X)
+    assert fast.is_faster(slow, taking(0.0106), X)
 
 
 def test_new_weights_make_it_stale() -> None:

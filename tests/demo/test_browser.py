@@ -70,7 +70,7 @@ def test_enrolled_then_recognised_then_erased(page: Any, tmp_path: Path, monkeyp
     photos = {name: tmp_path / f"{name}.png" for name in ("Ann", "Bob")}
     for name, photo in photos.items():
         cv2.imwrite(str(photo), photograph((COLOURS[name], 30, 20))[..., ::-1])
-    desk = Desk(Gallery(Store(str(tmp_path / "people.db")), MODEL), EYE)
+    desk = Desk(Gallery(Store(str(tmp_path / "people.db"), write=True), MODEL), EYE)
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
