@@ -113,7 +113,7 @@ def write_models(folder: Path) -> None:
             shutil.copy(run / f"metrics{suffix}", folder / f"{name}{suffix}")
     for name in ("runs/mine", "runs/quickstart", "RUN"):
         shutil.copytree(folder / "runs" / "a", folder / name)
-    Embedder.create(ModelConfig("iresnet18", 64)).save(folder / "runs" / "mine" / "model")
+    Embedder.create(ModelConfig("iresnet18", 64)).save(folder / "runs" / "mine" / "model", overwrite=True)
 
 
 def measured(seed: int) -> VerificationResult:

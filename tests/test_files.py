@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from marginface.files import replace_file, replace_folder
+from marginface.files import MARKER, replace_file, replace_folder
 
 
 def fail_half_way(target: Path) -> None:
@@ -14,7 +14,7 @@ def fail_half_way(target: Path) -> None:
 
 
 def fail_half_way_in_folder(target: Path) -> None:
-    with replace_folder(target) as temporary:
+    with replace_folder(target, overwrite=True) as temporary:
         (temporary / "new").write_text("new")
         raise OSError("disk full")
 
@@ -37,21 +37,21 @@ def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
 
 def test_a_folder_replaces_one_that_is_not_empty(tmp_path: Path) -> None:
     target = tmp_path / "model"
-    target.mkdir()
-    (target / "old").write_text("old")
     with replace_folder(target) as temporary:
+        (temporary / "old").write_text("old")
+    with replace_folder(target, overwrite=True) as temporary:
         (temporary / "new").write_text("new")
-    assert [path.name for path in target.iterdir()] == ["new"]
+    assert sorted(path.name for path in target.iterdir()) == [MARKER, "new"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_failure_leaves_the_old_folder_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "model"
-    target.mkdir()
-    (target / "old").write_text("old")
+    with replace_folder(target) as temporary:
+        (temporary / "old").write_text("old")
     with pytest.raises(OSError, match="full"):
         fail_half_way_in_folder(target)
-    assert [path.name for path in target.iterdir()] == ["old"]
+    assert sorted(path.name for path in target.iterdir()) == [MARKER, "old"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

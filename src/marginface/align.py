@@ -1,5 +1,6 @@
 """Photographs with five points -> a folder of aligned faces, one subfolder a person. Called by `marginface align`."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from marginface.detection import Detector, most_central
 from marginface.errors import InputError
 from marginface.faces.fit import Fit, fit
 from marginface.faces.template import crop_face, face_shape
-from marginface.files import replace_file
+from marginface.files import check_apart, create_file, replace_file
 from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
 from marginface.readers.image_size import image_size
@@ -86,6 +87,8 @@ def align_faces(
     when `people` names someone who is not in the set, or when the template has no such size.
     """
     face_shape(size, template)
+    if (source := getattr(reader, "path", None)) is not None:
+        check_apart(folder, source)
     one = _Aligner(Path(folder), size, template, detect)
     done = Aligned()
     chosen = _chosen(reader, people)
@@ -137,6 +140,8 @@ class _Aligner:
             return "its name leads out of the folder"
         try:
             if target.is_file():
+                if _size_of(target) != face_shape(self.size, self.template):
+                    return f"{target} exists already and is no such face; move it away, or give another folder"
                 return None if record.points is None else self._fit(record.points, _shape(record)), False
             picture = decode(record)
             points = record.points
@@ -150,7 +155,8 @@ class _Aligner:
             fitted = self._fit(points, picture.shape)
         except ValueError as error:  # InputError is one
             return str(error)
-        write_png(target, face, durable=False)
+        with replace_file(target, durable=False) as temporary:
+            temporary.write_bytes(_png(face))
         return fitted, True
 
     def _fit(self, points: np.ndarray, photograph: Sequence[int]) -> Fit:
@@ -161,10 +167,18 @@ def _shape(record: Record) -> Sequence[int]:
     return image_size(record.image) if isinstance(record.image, bytes) else record.image.shape
 
 
-def write_sheet(path: str | Path, folder: str | Path, done: Aligned) -> None:
-    """A PNG to look at before anything is learned: the first faces, and those whose points are likely wrong.
+def _size_of(file: Path) -> tuple[int, int] | None:
+    """Height and width of a PNG; None for anything else."""
+    with file.open("rb") as stream, contextlib.suppress(ValueError):
+        return image_size(stream.read(64))
+    return None
 
-    A row for each kind of suspicion, worst first; under a face its figure and its name.
+
+def write_sheet(path: str | Path, folder: str | Path, done: Aligned, overwrite: bool = False) -> None:
+    """Write a PNG to look at before anything is learned: the first faces, and those whose points are likely wrong.
+
+    A row for each kind of suspicion, worst first; under a face its figure and its name. Raises InputError for
+    a file that exists, unless `overwrite` is set.
     """
     order = {
         "the first": (list(done.fits), ""),
@@ -178,7 +192,8 @@ def write_sheet(path: str | Path, folder: str | Path, done: Aligned) -> None:
         cells = [_tile(Path(folder) / key, caption.format(done.fits[key])) for key in keys[:IN_A_ROW]]
         if cells:
             rows.append(np.concatenate([*cells, *[np.full_like(cells[0], 255)] * (IN_A_ROW - len(cells))], axis=1))
-    write_png(Path(path), np.concatenate(rows))
+    with create_file(path, overwrite) as temporary:
+        temporary.write_bytes(_png(np.concatenate(rows)))
 
 
 def _worst(done: Aligned, of: str) -> list[str]:
@@ -205,8 +220,7 @@ def _text(text: str, width: int, size: float) -> np.ndarray:
     )
 
 
-def write_png(path: Path, image: np.ndarray, durable: bool = True) -> None:
+def _png(image: np.ndarray) -> bytes:
     """RGB uint8 (H, W, 3), quickly rather than small."""
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    with replace_file(path, durable=durable) as temporary:
-        temporary.write_bytes(np.asarray(data).tobytes())
+    return np.asarray(data).tobytes()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_file
+from marginface.files import check_apart, check_file, check_folder, replace_file
 from marginface.protocols.pairs import make_pairs, read_pairs
 from marginface.readers import open_reader
 from marginface.readers.base import Reader, Record
@@ -65,20 +65,21 @@ def convert(
     progress: Progress = lambda done, total: None,
     allow_outside: bool = False,
 ) -> int:
-    """Writes the set `source` to the new folder `destination`; returns how many images it holds.
+    """Writes the set `source` to the new or empty folder `destination`; returns how many images it holds.
 
     Images are copied byte by byte; only pixels that were never encoded become PNG. Images are ordered by label;
     labels stay as they are unless identities are left out, which closes the gaps. Until all is written the folder
     is called `destination.partial`; the same command goes on from there after an interruption.
 
     to: one of "folder", "recordio", "parquet", "webdataset".
-    Raises InputError if the destination exists, or a half-written one comes from another command.
+    Raises InputError if the destination holds anything or lies in the source, or if a half-written one comes from
+    another command.
     """
     if to not in WRITERS:
         raise InputError(f"--to {to}: not a format that is written; choose {', '.join(TARGETS)}.")
     target = Path(destination)
-    if target.exists():
-        raise InputError(f"{target}: exists already; give a new folder, nothing is overwritten.")
+    check_apart(target, source)
+    check_folder(target)
     reader = open_reader(source, allow_outside)
     rows, contents = select(reader, selection or Selection())
     staging = target.with_name(f"{target.name}.partial")
@@ -86,9 +87,10 @@ def convert(
         _write(reader, rows, contents, to, staging, _fingerprint(source, to, rows, contents), workers, progress)
     except OSError as error:
         raise InputError(
-            f"{staging}: cannot be written: {error.strerror or error}; mend that and give the same command again."
+            f"{error.filename or staging}: {error.strerror or error}; mend that and give the same command again."
         ) from error
     os.sync()
+    check_folder(target)
     staging.replace(target)
     return len(rows)
 
@@ -126,8 +128,7 @@ def convert_pairs(
     the path of an LFW-style pairs.txt, the folder of its photographs. Raises InputError if the file exists.
     """
     target = Path(destination)
-    if target.exists():
-        raise InputError(f"{target}: exists already; give a new file, nothing is overwritten.")
+    check_file(target)
     images, issame = _pairs(source, pairs, allow_outside)
     write_bin(target, images, issame)
     return len(issame)

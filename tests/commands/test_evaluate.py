@@ -65,7 +65,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(*words: str) -> list[dict[str, Any]]:
-    cli.main(["evaluate", *words, "--json=r.json", "--report=r.html"])
+    cli.main(["evaluate", *words, "--json=r.json", "--report=r.html", "--overwrite"])
     found: list[dict[str, Any]] = json.loads(Path("r.json").read_text())["results"]
     return found
 

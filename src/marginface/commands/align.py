@@ -6,9 +6,10 @@ from rich.console import Console
 
 from marginface.align import align_faces, main_face, read_names, write_sheet
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside
+from marginface.commands.shared import add_allow_outside, add_overwrite
 from marginface.detection import open_detector
 from marginface.faces.template import TEMPLATES
+from marginface.files import check_file
 from marginface.readers import open_reader
 
 DETECTORS = "mtcnn, dlib, scrfd:FILE.onnx, yunet:FILE.onnx, or auto for the first that is installed"
@@ -27,9 +28,12 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--people", type=str, default="", help="only the people named in this file, one a line")
     add_allow_outside(parser)
     parser.add_argument("--sheet", type=str, help="PNG to look at: the first and the most suspicious faces")
+    add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
+    if options.sheet:
+        check_file(options.sheet, options.overwrite, [options.source])
     people = read_names(options.people) if options.people else None
     detect = None
     if options.detector:
@@ -43,5 +47,5 @@ def run(options: Namespace, command: str) -> None:
     for key, reason in done.refused.items():
         Console(stderr=True).print(f"left out: {key}: {reason}", highlight=False, soft_wrap=True)
     if options.sheet and done.fits:
-        write_sheet(options.sheet, options.folder, done)
+        write_sheet(options.sheet, options.folder, done, options.overwrite)
         Console().print(f"look at {options.sheet}", highlight=False)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from marginface.commands.shared import add_allow_outside, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
 from marginface.errors import InputError
 from marginface.evaluate import Benchmark, measure, open_benchmarks, publish
 from marginface.evaluate.pairs import PairsBenchmark
+from marginface.evaluate.publish import check_published
 from marginface.evaluate.saved import studied
 from marginface.metrics.compare import Comparison, compare
 from marginface.metrics.result import VerificationResult
@@ -24,11 +25,13 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--report", type=str, default="compare.html", help="file to write the report to; '' = none")
     parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
     add_allow_outside(parser)
+    add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
     if len(options.results) < 2 or len(set(options.results)) < len(options.results):
         raise InputError("give at least two different runs to compare, such as runs/a runs/b")
+    check_published(options.json, options.report, options.overwrite, [*options.results, *options.benchmark])
     benchmarks = open_benchmarks(options.benchmark, options.resize, options.allow_outside)
     found = _measured(options.results, benchmarks) if benchmarks else [studied(one) for one in options.results]
     results = _shared(found, options.results)
@@ -42,6 +45,7 @@ def run(options: Namespace, command: str) -> None:
         json_file=options.json or None,
         report_file=options.report or None,
         comparisons=comparisons,
+        overwrite=options.overwrite,
     )
     print_table(flat)
     print_sheet(comparison_sheet(comparisons), Console())

@@ -4,8 +4,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
 from marginface.evaluate import embed_folder
+from marginface.files import check_file
 
 
 def options(parser: ArgumentParser) -> None:
@@ -15,11 +16,13 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--flip", type=bool, default=True, help="add the embedding of the mirror image")
     parser.add_argument("--resize", type=bool, default=False, help="scale images of another size to the model's")
     add_allow_outside(parser)
+    add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
+    check_file(options.output, options.overwrite, [options.model, options.folder])
     model = load_model(options.model)
     with progress_bar("embedding", "nothing was written; the same command begins anew") as progress:
         words = options.folder, options.output, options.flip, options.resize
-        count = embed_folder(model, *words, progress, options.allow_outside)
+        count = embed_folder(model, *words, progress, options.allow_outside, options.overwrite)
     Console().print(f"{count:,} embeddings in {options.output}; the way: {model.path}", highlight=False, soft_wrap=True)

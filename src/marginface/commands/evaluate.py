@@ -1,7 +1,6 @@
 """`marginface evaluate`: models or embeddings, and benchmarks, to tables, JSON and a report."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import UNDERSTOOD, Benchmark, open_benchmarks, publish
@@ -19,9 +18,9 @@ from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.embeddings_file import EmbeddingsFile
 from marginface.evaluate.judge import Judgement, Questions, judge
 from marginface.evaluate.measure import pixels, untrained
-from marginface.evaluate.publish import split_results, write_roc
+from marginface.evaluate.publish import check_published, split_results, write_roc
 from marginface.evaluate.saved import find_models
-from marginface.evaluate.store import embed_to_disk, scratch_folder
+from marginface.evaluate.store import embed_to_disk, forget_embeddings, scratch_folder
 from marginface.processes import by_first, each, of_torchrun, rank_and_size
 from marginface.protocols.degrade import open_degrade
 from marginface.protocols.ijb import identification_table, tpr_table
@@ -52,6 +51,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--magface", type=bool, default=False, help="also MagFace's accuracy: angles, the mean removed")
     parser.add_argument("--scratch", type=str, default="", help="folder for embeddings while they are made")
     add_allow_outside(parser)
+    add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
@@ -71,13 +71,15 @@ def _evaluate(options: Namespace, command: str) -> None:
     by_first(lambda: _publish(options, command, benchmarks, judged))
     if rank_and_size()[0] == 0:
         for folder in used:  # only now: an evaluation stopped before this goes on from them
-            shutil.rmtree(folder, ignore_errors=True)
+            forget_embeddings(folder)
         _print(judged)
 
 
 def _opened(options: Namespace) -> tuple[list[str], Questions, list[Benchmark]]:
     """All that can be refused before any work: names of the models, what is asked, and about what."""
     models = _models(options)
+    reads = [*models, options.embeddings, options.all_checkpoints, options.csv, *options.benchmark]
+    check_published(options.json, options.report, options.overwrite, reads, options.roc_file)
     attributes = Attributes(options.csv) if options.csv else None
     questions = Questions(options.by, options.reject, options.reject_fmr, attributes, options.magface)
     for spec in options.degrade:
@@ -135,7 +137,7 @@ def _embed(
 
 def _publish(options: Namespace, command: str, benchmarks: list[Benchmark], judged: Judgement) -> None:
     if options.roc_file:
-        write_roc(options.roc_file, judged.results)
+        write_roc(options.roc_file, judged.results, options.overwrite)
     studied = options.model or options.embeddings or options.all_checkpoints
     publish(
         judged.results,
@@ -146,6 +148,7 @@ def _publish(options: Namespace, command: str, benchmarks: list[Benchmark], judg
         report_file=options.report or None,
         groups=judged.groups,
         rejects=judged.rejects,
+        overwrite=options.overwrite,
     )
 
 

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from marginface.commands.progress import Report, progress_bars
-from marginface.commands.shared import add_allow_outside
+from marginface.commands.shared import add_allow_outside, add_overwrite
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import measure, open_benchmark
 from marginface.export import FORMATS, Int8, export
 from marginface.export import Report as Exported
+from marginface.files import check_file, check_folder
 from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader
 from marginface.weights import load
@@ -35,21 +36,27 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--benchmark", type=str, default="", help="pairs that int8 is judged on, as for evaluate")
     parser.add_argument("--max_drop", type=float, default=0.2, help="points of accuracy that int8 may cost")
     add_allow_outside(parser)
+    add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
+    to = ALSO_CALLED.get(options.to, options.to)
+    reads = [options.model, options.evaluation, options.int8, options.benchmark]
+    (check_folder if to == "openvino" else check_file)(options.output, options.overwrite, reads)
     model = load(options.model)
     results = read_figures(options.evaluation) if options.evaluation else find_figures(options.model)
     with progress_bars("nothing was written; the same command begins anew") as begin:
         report = export(
             model,
             options.output,
-            ALSO_CALLED.get(options.to, options.to),
+            to,
             pixels=options.pixels,
             unit=options.unit,
             name=Path(options.model).name,
             results=results,
             int8=_int8(options, model, begin) if options.int8 else None,
+            overwrite=options.overwrite,
+            reads=reads,
         )
     _print(Console(), model, report, options.output)
 

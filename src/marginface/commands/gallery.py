@@ -11,8 +11,9 @@ from rich.progress import track
 from rich.table import Table
 
 from marginface.commands.faces import add_eye, add_gallery, open_eye, open_gallery
-from marginface.commands.shared import add_allow_outside
+from marginface.commands.shared import add_allow_outside, add_overwrite
 from marginface.errors import InputError
+from marginface.files import check_folder
 from marginface.gallery.models import open_model
 from marginface.gallery.people import Gallery, check_name, enrol
 from marginface.gallery.photos import photos_in
@@ -26,13 +27,14 @@ ACTIONS = {
     "export": "FOLDER: everything that is stored, as JPEG, JSON and NumPy",
 }
 
-FLAGS = ("--help", "--allow-outside")
+FLAGS = ("--help", "--allow-outside", "--overwrite")
 
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("action", type=str, choices=list(ACTIONS), help="; ".join(map(" ".join, ACTIONS.items())))
     parser.add_argument("words", type=str, nargs="*", help="what the action works on")
     parser.add_argument("--name", type=str, default="", help="of the person in the photographs to add")
+    add_overwrite(parser)
     add_gallery(parser)
     add_eye(parser)
     add_allow_outside(parser)
@@ -118,8 +120,9 @@ def _remove(options: Namespace) -> None:
 def _export(options: Namespace) -> None:
     if len(options.words) != 1:
         raise InputError("gallery export needs one folder to write to")
+    check_folder(options.words[0], options.overwrite, [options.gallery])
     with open_gallery(options, open_model(options.model)) as gallery:
-        print(f"{gallery.export(options.words[0])} faces in {options.words[0]}")
+        print(f"{gallery.export(options.words[0], options.overwrite)} faces in {options.words[0]}")
 
 
 def _summary(gallery: Gallery) -> str:

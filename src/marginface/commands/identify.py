@@ -8,8 +8,9 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
-from marginface.commands.shared import add_allow_outside
+from marginface.commands.shared import add_allow_outside, add_overwrite
 from marginface.errors import InputError
+from marginface.files import check_apart, check_file
 from marginface.gallery.drawing import draw_faces, write_photo
 from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye, photos_in, read_photo
@@ -27,6 +28,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=0, help="stop after so many frames; 0 is at the end, or at Ctrl-C"
     )
+    add_overwrite(parser)
     add_gallery(parser)
     add_eye(parser)
     add_threshold(parser)
@@ -47,14 +49,22 @@ def run(options: Namespace, command: str) -> None:
             return
         source = options.source if options.camera is None else options.camera
         for number, people in identify_video(
-            source, gallery, eye, threshold, every=options.every, frames=options.frames, save=options.save
+            source,
+            gallery,
+            eye,
+            threshold,
+            every=options.every,
+            frames=options.frames,
+            save=options.save,
+            overwrite=options.overwrite,
         ):
             _print(options, f"frame {number}", [person.to_json() for person in people])
 
 
 def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, threshold: float) -> None:
     count = 0
-    for photo in photos_in(path, options.allow_outside):
+    targets = _targets(options, path)
+    for photo, target in targets.items():
         try:
             image = read_photo(photo)
         except InputError as error:
@@ -70,12 +80,27 @@ def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, thr
             for m, box in zip(matches, seen.found.boxes, strict=True)
         ]
         _print(options, str(photo), people)
-        if options.save:
+        if target:
             labels = [f"{m.name} {m.similarity:.2f}" for m in matches]
-            target = Path(options.save) / (photo.relative_to(path) if path.is_dir() else photo.name)
-            write_photo(target.with_suffix(".jpg"), draw_faces(image, seen.found.boxes, labels))
+            write_photo(target, draw_faces(image, seen.found.boxes, labels), options.overwrite)
     if not count:
         raise InputError(f"none of the photographs in {path} can be read")
+
+
+def _targets(options: Namespace, path: Path) -> dict[Path, Path | None]:
+    """Photograph -> where its annotated copy goes. Raises InputError where one may not be written there."""
+    photos = list(photos_in(path, options.allow_outside))
+    if not options.save:
+        return dict.fromkeys(photos)
+    check_apart(options.save, path)
+    targets: dict[Path, Path | None] = {}
+    for photo in photos:
+        target = Path(options.save) / (photo.relative_to(path) if path.is_dir() else photo.name)
+        if target.suffix.lower() not in (".jpg", ".jpeg"):
+            target = target.with_name(f"{target.name}.jpg")
+        check_file(target, options.overwrite, [photo])
+        targets[photo] = target
+    return targets
 
 
 def _print(options: Namespace, what: str, people: list[dict[str, Any]]) -> None:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from marginface.backbones.size import measure
+from marginface.commands.shared import add_overwrite
+from marginface.files import check_folder
 from marginface.weights import SOURCES, ImportedModel, import_checkpoint, save_imported, to_embedder
 from marginface.weights.opening import conventions
 
@@ -17,12 +19,19 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--source", type=str, default="auto", help=f"whose it is: auto, or {', '.join(SOURCES)}")
     parser.add_argument("--head", type=str, nargs="+", default=[], help="file with the class weights, or its shards")
     parser.add_argument("--allow-partial", action="store_true", help="keep fresh weights where the file's do not fit")
+    add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
+    if options.output:
+        check_folder(options.output, options.overwrite, [options.checkpoint, *options.head])
     model = import_checkpoint(options.checkpoint, options.source, options.head or None, options.allow_partial)
     name, console = Path(options.checkpoint).name, Console()
-    described = conventions(save_imported(model, options.output, name) if options.output else to_embedder(model, name))
+    if options.output:
+        embedder = save_imported(model, options.output, name, options.overwrite)
+    else:
+        embedder = to_embedder(model, name)
+    described = conventions(embedder)
     console.print(_table(model, described))
     for note in model.notes:
         console.print(f"- {note}", highlight=False, markup=False)

@@ -7,8 +7,8 @@ from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, load_model
-from marginface.files import replace_file
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
+from marginface.files import check_files, create_file
 from marginface.inspect import inspect, print_findings, write_page
 
 
@@ -21,20 +21,23 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--write-clean", type=str, help="file for the keys without fault: `convert --subset` reads it")
     parser.add_argument("--workers", type=PositiveInt, default=2, help="threads that decode")
     add_allow_outside(parser)
+    add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
     console = Console()
+    reads = [options.path, *options.benchmark, *([options.model] if options.model else [])]
+    check_files([options.json, options.html, options.write_clean], options.overwrite, reads)
     model = load_model(options.model) if options.model else None
     with progress_bar("inspecting", "nothing was written") as progress:
         words = options.path, options.benchmark, model, options.workers
         findings, reader = inspect(*words, progress, options.allow_outside)
     print_findings(findings, console)
     if options.json:
-        with replace_file(options.json) as temporary:
+        with create_file(options.json, options.overwrite) as temporary:
             temporary.write_text(json.dumps(findings.to_dict(), indent=1), encoding="utf-8", errors="surrogateescape")
     if options.html:
-        write_page(options.html, findings, reader)
+        write_page(options.html, findings, reader, options.overwrite)
     if options.write_clean:
-        count = findings.write_clean(options.write_clean)
+        count = findings.write_clean(options.write_clean, options.overwrite)
         console.print(f"{count:,} keys in {options.write_clean}", highlight=False)

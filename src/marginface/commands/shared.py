@@ -15,3 +15,9 @@ def load_model(model: str) -> Embedder:
 def add_allow_outside(parser: ArgumentParser) -> None:
     """The one word for it in every verb that reads a data set; `train` has it as data.allow_outside."""
     parser.add_argument("--allow-outside", action="store_true", help=ALLOW_OUTSIDE)
+
+
+def add_overwrite(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that exist, and folders that marginface wrote"
+    )

@@ -8,7 +8,7 @@ from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate.embeddings import Progress
 from marginface.evaluate.images import Images
-from marginface.files import replace_file
+from marginface.files import check_file, create_file
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
 
@@ -21,13 +21,16 @@ def embed_folder(
     resize: bool = False,
     progress: Progress | None = None,
     allow_outside: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Embeds every image below `folder`; returns how many. Goes the fastest way, as `Embedder.embed` does.
 
     Writes an npz of `embeddings` float32 (N, D), L2-normalised, `norms` float32 (N,) before normalising, and
-    `keys` (N,), paths relative to `folder`, sorted. Raises InputError naming the images that cannot be
-    read, and for a symbolic link that leads out of `folder`, unless `allow_outside`.
+    `keys` (N,), paths relative to `folder`, sorted. Raises InputError naming the images that cannot be read, for a
+    symbolic link that leads out of `folder`, unless `allow_outside`, and for an `output` that exists, unless
+    `overwrite`.
     """
+    check_file(output, overwrite, [folder])
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give the one with the aligned faces")
@@ -43,6 +46,6 @@ def embed_folder(
     embeddings = np.concatenate(parts)
     norms = np.linalg.norm(embeddings, axis=1)
     unit = embeddings / np.maximum(norms, 1e-12)[:, None]
-    with replace_file(output) as temporary, temporary.open("wb") as file:
+    with create_file(output, overwrite, [folder]) as temporary, temporary.open("wb") as file:
         np.savez(file, embeddings=unit, norms=norms, keys=np.array(keys))
     return len(keys)

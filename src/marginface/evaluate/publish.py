@@ -13,7 +13,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.evaluate.benchmark import Benchmark, Result
-from marginface.files import replace_file
+from marginface.files import check_files, create_file
 from marginface.metrics.compare import Comparison
 from marginface.metrics.groups import GroupTable
 from marginface.metrics.reject import RejectCurve
@@ -39,8 +39,12 @@ def publish(
     groups: Sequence[GroupTable] = (),
     rejects: Sequence[RejectCurve] = (),
     comparisons: Sequence[Comparison] = (),
+    overwrite: bool = False,
 ) -> None:
-    """Writes the results as JSON, the scores of pairs beside it, and a page, each with what it takes to repeat them."""
+    """Write the results as JSON, the scores of pairs beside it, and a page, each with what it takes to repeat them.
+
+    Raises InputError for a file that exists, unless `overwrite` is set or it is the page of an earlier evaluation.
+    """
     verifications, searches = split_results(results)
     provenance = Provenance(
         command=command,
@@ -56,9 +60,9 @@ def publish(
             "error_versus_reject": [curve.to_json() for curve in rejects],
             "comparisons": [dataclasses.asdict(comparison) for comparison in comparisons],
         }
-        with replace_file(json_file) as temporary:
+        with create_file(json_file, overwrite) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        save_results(scores_beside(json_file), verifications)
+        save_results(scores_beside(json_file), verifications, overwrite)
     if report_file is not None and results:
         write_report(
             report_file,
@@ -72,7 +76,16 @@ def publish(
             groups=groups,
             rejects=rejects,
             comparisons=comparisons,
+            overwrite=overwrite,
         )
+
+
+def check_published(
+    json_file: str, report_file: str, overwrite: bool, reads: Sequence[str], roc_file: str = ""
+) -> None:
+    """Raise InputError where `publish` or `write_roc` would, before the work; "" is no file. reads: what is read."""
+    scores = scores_beside(json_file) if json_file else None
+    check_files([json_file, scores, report_file, roc_file], overwrite, reads)
 
 
 def _pictures(benchmarks: Sequence[Benchmark]) -> dict[str, PictureOf]:
@@ -85,10 +98,10 @@ def _pictures(benchmarks: Sequence[Benchmark]) -> dict[str, PictureOf]:
     return found
 
 
-def write_roc(path: str | Path, results: Sequence[Result]) -> None:
-    """OpenVINO's ROC file, lines `tpr fpr`, of the model under study; with several benchmarks one file each, by name.
+def write_roc(path: str | Path, results: Sequence[Result], overwrite: bool = False) -> None:
+    """Write OpenVINO's ROC file, lines `tpr fpr`, of the model under study; with several benchmarks one file per name.
 
-    Raises InputError when no result has folds.
+    Raises InputError when no result has folds, and for a file that exists, unless `overwrite` is set.
     """
     last = {one.benchmark: one for one in split_results(results)[0] if one.distances is not None}
     if not last:
@@ -97,7 +110,7 @@ def write_roc(path: str | Path, results: Sequence[Result]) -> None:
         if result.distances is not None:
             lines = openvino_lfw(result.distances / 2, result.trials.same, len(result.trials.folds)).roc_lines()
             target = Path(path) if len(last) == 1 else Path(path).with_stem(f"{Path(path).stem}-{name}")
-            with replace_file(target) as temporary:
+            with create_file(target, overwrite) as temporary:
                 temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

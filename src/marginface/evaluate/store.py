@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +68,14 @@ def embed_to_disk(
     together(lambda: _fill(model, images, folder, names, missing, progress))
     arrays = [np.memmap(folder / name, np.float32, "r", shape=shape) for name in names]
     return Embeddings(arrays[0], arrays[1] if flip else None, model.preprocessing.flip == "concat"), folder
+
+
+def forget_embeddings(folder: Path) -> None:
+    """Remove what `embed_to_disk` left in `folder`, and `folder` if nothing else is in it."""
+    for name in (DONE, "original.f32", "flipped.f32"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _missing(folder: Path, names: Sequence[str], shape: tuple[int, int], chunks: int) -> list[int]:

@@ -1,7 +1,6 @@
 """The export itself: write, open again, compare, and only then put it in its place."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from marginface.export.deployed import Foreign, Interface, program
 from marginface.export.metadata import metadata
 from marginface.export.parity import LIMIT, Parity, parity
 from marginface.export.quantise import Progress, calibration, quantise_onnx, quantise_openvino
-from marginface.files import replace_file, replace_folder
+from marginface.files import create_file, replace_folder
 from marginface.weights import import_checkpoint, to_embedder
-from marginface.weights.to_insightface import save_insightface
+from marginface.weights.to_insightface import insightface_state
 
 FORMATS = ("onnx", "openvino", "pt2", "safetensors", "insightface-pth")
 QUANTISED = ("onnx", "openvino")
@@ -65,13 +64,17 @@ def export(
     name: str = "",
     results: list[dict[str, Any]] | None = None,
     int8: Int8 | None = None,
+    overwrite: bool = False,
+    reads: Sequence[str | Path] = (),
 ) -> Report:
     """Writes `model` to `path`: a file, for openvino a folder with model.xml and model.bin.
 
     to: one of FORMATS. pixels: normalise inside the graph; None does so where InsightFace's (v - 127.5) / 127.5 is
     not the model's. unit: embeddings leave with length 1. results: figures of an evaluation, for the thresholds.
+    overwrite: replace a file that exists, or a folder that marginface wrote. reads: what must not be replaced all
+    the same, as the model came from there.
     Raises InputError, and leaves nothing behind, where the exported network differs by more than 1e-4 of the
-    embedding's length, or int8 loses more than it may.
+    embedding's length, int8 loses more than it may, or `path` exists and may not be replaced.
     """
     if to not in FORMATS:
         raise InputError(f"--to {to}: not a format; choose {', '.join(FORMATS)}")
@@ -79,7 +82,8 @@ def export(
         raise InputError(f"--int8 goes with --to {' or '.join(QUANTISED)}, not {to}")
     interface = _interface(model, to, pixels, unit)
     texts = metadata(model, name or model.config.backbone, interface, results or [])
-    with _place(Path(path), to) as temporary:
+    place = replace_folder if to == "openvino" else create_file
+    with place(path, overwrite, reads) as temporary:
         _write(model, temporary, to, interface, texts)
         again = reopen(model, temporary, to, interface)
         rows = parity(model, again, interface.unit)
@@ -107,12 +111,6 @@ def _interface(model: Embedder, to: str, pixels: bool | None, unit: bool) -> Int
     return Interface(not usual if pixels is None else pixels, unit)
 
 
-@contextlib.contextmanager
-def _place(path: Path, to: str) -> Iterator[Path]:
-    with replace_folder(path) if to == "openvino" else replace_file(path) as temporary:
-        yield temporary
-
-
 def _write(model: Embedder, path: Path, to: str, interface: Interface, texts: dict[str, str]) -> None:
     if to == "onnx":
         onnx_file.write(model, path, interface, texts)
@@ -125,7 +123,7 @@ def _write(model: Embedder, path: Path, to: str, interface: Interface, texts: di
         state = {key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()}
         save_file(state, path, texts)
     elif isinstance(model.backbone, Backbone):
-        save_insightface(model.backbone, path, model.preprocessing.mean, model.preprocessing.std)
+        torch.save(insightface_state(model.backbone, model.preprocessing.mean, model.preprocessing.std), path)
     else:
         raise InputError("an exported network cannot be exported again: give the model it was made from")
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_file
+from marginface.files import create_file
 
 KNOWN, STRANGER = (40, 160, 60), (200, 60, 40)
 
@@ -30,10 +30,10 @@ def draw_faces(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str]) -> n
     return picture
 
 
-def write_photo(path: Path, image: np.ndarray) -> None:
-    """RGB uint8 as JPEG."""
+def write_photo(path: Path, image: np.ndarray, overwrite: bool = False) -> None:
+    """Write RGB uint8 (H, W, 3) as JPEG. Raises InputError for a file that exists, unless `overwrite` is set."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise InputError(f"{path} cannot be written as JPEG")
-    with replace_file(path, durable=False) as temporary:
+    with create_file(path, overwrite) as temporary:
         temporary.write_bytes(np.asarray(data).tobytes())

@@ -175,9 +175,12 @@ class Gallery:
         rows = [(float(f.vector @ vector), f.source, p) for f, p in zip(faces, pictures, strict=True)]
         return sorted(rows, key=lambda row: -row[0])
 
-    def export(self, folder: str | Path) -> int:
-        """Everything that is stored, readable without us: faces.json, vectors.npy and the pictures. How many faces."""
-        with replace_folder(folder) as temporary:
+    def export(self, folder: str | Path, overwrite: bool = False) -> int:
+        """Write everything that is stored as faces.json, vectors.npy and pictures; return the number of faces.
+
+        Raises InputError for a folder that exists, unless it is empty, or marginface wrote it and `overwrite` is set.
+        """
+        with replace_folder(folder, overwrite, [self.store.address]) as temporary:
             rows, vectors = [], []
             for number, face in enumerate(self.store.faces(pictures=True) if self.store.exists else []):
                 (temporary / f"{number:07d}.jpg").write_bytes(face.picture)

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from marginface.files import replace_file
+from marginface.files import create_file
 from marginface.inspect.people import People
 
 BINS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # lower ends, of images of one identity
@@ -75,10 +75,16 @@ class Findings:
             bad |= set(self.people.odd.tolist())
         return np.setdiff1d(np.arange(len(self.labels)), np.array(sorted(bad), dtype=np.int64))
 
-    def write_clean(self, path: str | Path) -> int:
-        """Writes the keys of `clean_rows`, one a line, for `convert --subset`; returns how many."""
+    def write_clean(self, path: str | Path, overwrite: bool = False) -> int:
+        """Write the keys of `clean_rows`, one per line, for `convert --subset`; return how many.
+
+        Raises InputError for a file that exists, unless `overwrite` is set.
+        """
         rows = self.clean_rows()
-        with replace_file(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        with (
+            create_file(path, overwrite) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             file.writelines(f"{self.keys[int(row)]}\n" for row in rows)
         return len(rows)
 

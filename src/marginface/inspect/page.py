@@ -9,7 +9,7 @@ import jinja2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_file
+from marginface.files import create_file
 from marginface.inspect.findings import Findings, summary
 from marginface.loading.decode import decode
 from marginface.readers.base import Reader
@@ -20,8 +20,11 @@ OF_A_GROUP = 6  # images of one
 SAMPLES = 48
 
 
-def write_page(path: str | Path, findings: Findings, reader: Reader) -> None:
-    """Writes the page; `reader` shows the images that the findings name."""
+def write_page(path: str | Path, findings: Findings, reader: Reader, overwrite: bool = False) -> None:
+    """Write the page; `reader` shows the images that the findings name.
+
+    Raises InputError for a file that exists, unless `overwrite` is set or it is an earlier page.
+    """
     show = _Pictures(findings, reader)
     people = findings.people
     across = [group for group in (*findings.same_bytes, *findings.alike) if findings.across(group)]
@@ -57,7 +60,7 @@ def write_page(path: str | Path, findings: Findings, reader: Reader) -> None:
         sections=[(title, note, list(rows)) for title, note, rows in sections],
         unreadable=list(findings.unreadable.values())[:200],
     )
-    with replace_file(path) as temporary:
+    with create_file(path, overwrite) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_file
+from marginface.files import create_file
 from marginface.metrics.result import FARS, Trials, VerificationResult, verify
 from marginface.metrics.roc import check_trials
 from marginface.metrics.variants import OpenvinoLfw, openvino_lfw
@@ -186,8 +186,11 @@ def make_folder_pairs(
     return Pairs(drawn.name, images, drawn.keys, drawn.first, drawn.second, drawn.same, drawn.folds, drawn.subjects)
 
 
-def write_pairs(pairs_file: str | Path, pairs: Pairs) -> None:
-    """Writes pairs.txt, same pairs first in each fold; pictures must be called `person/person_0001.jpg`."""
+def write_pairs(pairs_file: str | Path, pairs: Pairs, overwrite: bool = False) -> None:
+    """Write pairs.txt, same pairs first in each fold; pictures must be called `person/person_0001.jpg`.
+
+    Raises InputError for a file that exists, unless `overwrite` is set.
+    """
     names = [lfw_name(key) for key in pairs.keys]
     sizes = {(int(np.sum(pairs.same[fold])), int(np.sum(~pairs.same[fold]))) for fold in pairs.folds}
     if len(sizes) != 1 or len(set(next(iter(sizes)))) != 1:
@@ -198,7 +201,7 @@ def write_pairs(pairs_file: str | Path, pairs: Pairs) -> None:
             for pair in fold[pairs.same[fold] == kind]:
                 a, b = names[pairs.first[pair]], names[pairs.second[pair]]
                 lines.append(f"{a[0]}\t{a[1]}\t{b[1]}" if kind else f"{a[0]}\t{a[1]}\t{b[0]}\t{b[1]}")
-    with replace_file(pairs_file) as temporary:
+    with create_file(pairs_file, overwrite) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_file
+from marginface.files import create_file
 from marginface.metrics.result import Trials, VerificationResult, verify_distances
 from marginface.readers.mapped import NPZ_ERRORS
 
 
-def save_results(path: str | Path, results: Sequence[VerificationResult]) -> None:
-    """Keeps the results of benchmarks with folds; others (millions of pairs) are left out."""
+def save_results(path: str | Path, results: Sequence[VerificationResult], overwrite: bool = False) -> None:
+    """Keep the results of benchmarks with folds; others (millions of pairs) are left out.
+
+    Raises InputError for a file that exists, unless `overwrite` is set.
+    """
     arrays: dict[str, np.ndarray] = {}
     facts: list[dict[str, Any]] = []
     for result in results:
@@ -43,7 +46,7 @@ def save_results(path: str | Path, results: Sequence[VerificationResult]) -> Non
                 "fars": [tar.far for tar in result.tars],
             }
         )
-    with replace_file(path) as temporary, temporary.open("wb") as file:
+    with create_file(path, overwrite) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
 
 

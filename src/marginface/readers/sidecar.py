@@ -24,8 +24,12 @@ def find(source: Path, suffix: str) -> Path | None:
 
 
 def save(source: Path, suffix: str, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a new file at the first place that takes it; having no place at all is no error."""
-    for candidate in _places(source, suffix):
+    """Let `write` fill a new file at the first place that takes it; having no place at all is no error.
+
+    Beside the data a file that exists stays: it may be somebody's own.
+    """
+    beside, cached = _places(source, suffix)
+    for candidate in [cached] if beside.exists() else [beside, cached]:
         with contextlib.suppress(OSError), replace_file(candidate) as temporary:
             write(temporary)
             return

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_folder
+from marginface.files import create_folder
 from marginface.readers.base import Reader, Record
 from marginface.readers.synthetic_render import render
 from marginface.readers.synthetic_traits import draw
@@ -79,12 +79,13 @@ def write_folder(reader: Reader, path: str | os.PathLike[str], suffix: str = ".p
     """Writes a set whose records hold arrays as an image folder, `path`/<identity>/<image><suffix>, from their keys.
 
     suffix: ".png" (lossless) or ".jpg" (at `quality`, 1 to 100). Raises InputError where records are not arrays, or the
-    suffix is neither. The folder appears once it is whole.
+    suffix is neither. The folder appears once it is whole; one that exists and is not
+    empty is refused too.
     """
     if suffix not in (".png", ".jpg"):
         raise InputError(f"Image folders are written as .png or .jpg, not {suffix!r}.")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
-    with replace_folder(path) as folder:
+    with create_folder(path) as folder:
         for start in range(0, len(reader), 256):
             for record in reader.read(range(start, min(start + 256, len(reader)))):
                 _write(record, folder / f"{record.key}{suffix}", options)

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import replace_file
+from marginface.files import create_file
 from marginface.metrics.compare import Comparison
 from marginface.metrics.groups import GroupTable
 from marginface.metrics.reject import RejectCurve
@@ -45,8 +45,9 @@ def write_report(
     groups: Sequence[GroupTable] = (),
     rejects: Sequence[RejectCurve] = (),
     comparisons: Sequence[Comparison] = (),
+    overwrite: bool = False,
 ) -> None:
-    """Writes the page to `path`.
+    """Write the page to `path`.
 
     results: one row each, grouped by benchmark in order of appearance; the last model of each benchmark is
     the one under study: first colour, headline tiles, pictures.
@@ -55,7 +56,7 @@ def write_report(
     samples: RGB uint8 (H, W, 3) grid of training images as the network sees them.
     searches: results of 1:N benchmarks, grouped and coloured like `results`.
     groups, rejects, comparisons: tables by group, error-versus-reject curves, models compared.
-    Raises InputError without results.
+    Raises InputError without results, and for a file that exists, unless it is an earlier page or `overwrite` is set.
     """
     if not results and not searches:
         raise InputError("a report needs at least one result")
@@ -97,7 +98,7 @@ def write_report(
             data=data,
         )
     )
-    with replace_file(path) as temporary:
+    with create_file(path, overwrite) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

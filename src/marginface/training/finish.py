@@ -45,7 +45,7 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
     model.notes["results"] = [
         {name: value for name, value in result.to_json().items() if name != "roc"} for result in results
     ]
-    model.save(run.model)
+    model.save(run.model, overwrite=True)
     publish(
         results,
         benchmarks,
@@ -56,6 +56,7 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
         training=read_metrics(run.metrics_csv),
         samples=read_png(run.samples),
         comparisons=comparisons,
+        overwrite=True,
     )
     console.print(f"model   {run.model}", highlight=False)
     if results:

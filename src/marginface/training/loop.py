@@ -314,9 +314,9 @@ class Trainer:
 
         def keep() -> None:
             if better:
-                model.save(run.best)
+                model.save(run.best, overwrite=True)
             if self.config.train.keep_models:
-                model.save(run.model_of(self.step))
+                model.save(run.model_of(self.step), overwrite=True)
 
         by_first(keep)
         return scores if self.fabric.is_global_zero else {}

@@ -81,7 +81,8 @@ class Run:
 def create_run(output: str, name: str, numbered: bool, fill: Callable[[Run], None]) -> Run:
     """Makes output/name, or with `numbered` the first free of name, name-2, name-3 ...; `fill` writes what is in it.
 
-    The folder appears with its content. Raises InputError when it exists: earlier runs are never overwritten.
+    The folder appears with its content. Raises InputError when it exists and is not empty: earlier runs
+    are never overwritten.
     """
     wanted = Path(output) / name
     wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -95,19 +96,19 @@ def create_run(output: str, name: str, numbered: bool, fill: Callable[[Run], Non
             if _renamed(temporary, folder):
                 return Run(folder)
             if not numbered:
-                raise InputError(f"{folder} exists already: give another --name, or continue it with --resume {folder}")
+                go_on = f", or continue it with --resume {folder}" if Run(folder).config.is_file() else ""
+                raise InputError(f"{folder} exists already: give another --name{go_on}")
             number += 1
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _renamed(temporary: Path, folder: Path) -> bool:
-    if folder.exists():
-        return False
+    """Whether `folder` was free, or empty."""
     try:
         temporary.rename(folder)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody was faster
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EBUSY):
             return False
         raise
     return True

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from marginface.embedder import Embedder
 from marginface.errors import InputError, PeerLost, Stopped
+from marginface.files import check_folder
 from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
@@ -113,8 +114,15 @@ def _existing(config: Config, resume: str, restarted: bool) -> Run | None:
     """The run to go on with. A job that torchrun or a scheduler starts again goes on with its own."""
     if resume == "auto" or (restarted and not resume):
         run = Run(Path(config.output) / (config.name or "run"))
-        return run if run.config.is_file() else None
-    return open_run(resume) if resume else None
+        if not run.config.is_file():
+            return None
+    elif resume:
+        run = open_run(resume)
+    else:
+        return None
+    for folder in (run.model, run.best):  # which the end of the run replaces
+        check_folder(folder, overwrite=True)
+    return run
 
 
 def _new_run(config: Config, trainer: Trainer, numbered: bool) -> Run:

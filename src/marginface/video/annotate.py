@@ -1,8 +1,8 @@
 """A video or a camera -> who is in each frame, and an annotated video. Called by `marginface identify`."""
 
 import os
-import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.files import create_file
 from marginface.gallery.drawing import draw_faces
 from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye
@@ -33,6 +34,7 @@ VIDEOS = (
     ".ogv",
 )
 """What a video's name ends in; all other files are taken for photographs."""
+CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 
 
 @dataclass(frozen=True)
@@ -49,31 +51,39 @@ class Person:
 
 
 def identify_video(
-    source: str | int, gallery: Gallery, eye: Eye, threshold: float, *, every: int = 5, frames: int = 0, save: str = ""
+    source: str | int,
+    gallery: Gallery,
+    eye: Eye,
+    threshold: float,
+    *,
+    every: int = 5,
+    frames: int = 0,
+    save: str = "",
+    overwrite: bool = False,
 ) -> Iterator[tuple[int, list[Person]]]:
     """Yields (number, people) of every frame of a video file, or of a camera by its number.
 
     Faces are looked for in every `every`-th frame and followed in between. frames: stop after so many; 0 never.
-    save: .mp4 or .avi to write the annotated video to; it is whole or absent. Raises InputError where the source
-    cannot be opened or the video cannot be written.
+    save: .mp4 or .avi to write the annotated video to; it is whole or absent, and replaces a file that exists only with
+    `overwrite`. Raises InputError where the source cannot be opened or the video cannot be written.
     """
     if every < 1:
         raise InputError(f"--every is {every}; give 1 or more")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said below, in one sentence
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    video = cv2.VideoCapture(source)
-    if not video.isOpened():
-        what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
-        raise InputError(f"{what} cannot be opened; give a photograph, a folder, a video, or the number of a camera")
-    writer = _Writer(save, video.get(cv2.CAP_PROP_FPS) or 25.0) if save else None
-    try:
+    with ExitStack() as held:
+        video = cv2.VideoCapture(source)
+        held.callback(video.release)
+        if not video.isOpened():
+            what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
+            raise InputError(
+                f"{what} cannot be opened; give a photograph, a folder, a video, or the number of a camera"
+            )
+        writer = None
+        if save:
+            rate = video.get(cv2.CAP_PROP_FPS) or 25.0
+            writer = held.enter_context(_writing(save, rate, overwrite, str(source)))
         yield from _frames(video, _Namer(gallery, eye, threshold, every), frames, writer)
-        if writer:
-            writer.finish()
-    finally:
-        video.release()
-        if writer:
-            writer.discard()
 
 
 def _frames(
@@ -124,33 +134,41 @@ def _person(track: Track) -> Person:
     return Person(track.number, track.name, round(similarity, 4), (left, top, right, bottom))
 
 
-class _Writer:
-    """Frames to a video beside its place, which `finish` moves there."""
+@contextmanager
+def _writing(path: str, rate: float, overwrite: bool, source: str) -> Iterator["_Writer"]:
+    """Frames to a new video; rate: frames per second."""
+    suffix = Path(path).suffix
+    if suffix not in CODECS:
+        raise InputError(f"{path} is no video to write; give a name that ends in .mp4 or .avi")
+    with create_file(path, overwrite, [source], suffix) as temporary:
+        writer = _Writer(path, temporary, rate)
+        yield writer
+        writer.finish()
 
-    def __init__(self, path: str, rate: float) -> None:
-        self._path, self._rate = Path(path), rate
-        codecs = {".mp4": "mp4v", ".avi": "MJPG"}
-        if self._path.suffix not in codecs:
-            raise InputError(f"{path} is no video to write; give a name that ends in .mp4 or .avi")
-        self._codec = cv2.VideoWriter.fourcc(*codecs[self._path.suffix])
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=self._path.suffix, dir=self._path.parent)
-        os.close(handle)
-        self._temporary = Path(name)
+
+class _Writer:
+    """Frames to `temporary`, which becomes `path`; the first one decides on the size."""
+
+    def __init__(self, path: str, temporary: Path, rate: float) -> None:
+        self._path, self._temporary, self._rate, self._frames = path, temporary, rate, 0
         self._video: cv2.VideoWriter | None = None
 
     def write(self, image: np.ndarray) -> None:
         if self._video is None:
             size = image.shape[1], image.shape[0]
-            self._video = cv2.VideoWriter(str(self._temporary), self._codec, self._rate, size)
+            codec = cv2.VideoWriter.fourcc(*CODECS[self._temporary.suffix])
+            self._video = cv2.VideoWriter(str(self._temporary), codec, self._rate, size)
             if not self._video.isOpened():
                 raise InputError(f"{self._path} cannot be written: OpenCV has no encoder for it; try .avi")
         self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._frames += 1
 
     def finish(self) -> None:
+        """Raises InputError where frames are missing: OpenCV does not tell when the disk is full."""
         if self._video is not None:
             self._video.release()
-            self._temporary.replace(self._path)
-
-    def discard(self) -> None:
-        self._temporary.unlink(missing_ok=True)
+        written = cv2.VideoCapture(str(self._temporary))
+        count = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
+        written.release()
+        if count < self._frames:
+            raise InputError(f"{self._path} could not be written whole: make room on the disk, or try .avi")

@@ -111,10 +111,13 @@ def to_embedder(model: ImportedModel, name: str) -> Embedder:
     return Embedder(model.build(), ModelConfig(model.backbone, model.num_features, model.options), preprocessing, notes)
 
 
-def save_imported(model: ImportedModel, folder: str | os.PathLike[str], name: str) -> Embedder:
-    """Writes a model's folder; class weights and the margin's statistics go into head.safetensors beside it."""
+def save_imported(model: ImportedModel, folder: str | os.PathLike[str], name: str, overwrite: bool = False) -> Embedder:
+    """Write a model's folder; class weights and the margin's statistics go into head.safetensors beside it.
+
+    Raises InputError for a folder that exists, unless it is empty, or marginface wrote it and `overwrite` is set.
+    """
     embedder = to_embedder(model, name)
-    with replace_folder(folder) as temporary:
+    with replace_folder(folder, overwrite) as temporary:
         embedder.write(temporary)
         if head := _head(model):
             save_file(head, temporary / HEAD)

@@ -1,7 +1,4 @@
-"""Our weights in a file that InsightFace's own loader accepts. For `marginface export --to insightface-pth`."""
-
-import os
-from pathlib import Path
+"""Our weights as a state dict that InsightFace's own loader accepts. For `marginface export --to insightface-pth`."""
 
 import torch
 from torch import nn
@@ -9,15 +6,14 @@ from torch import nn
 from marginface.backbones import Backbone, create_backbone
 from marginface.backbones.vit import Attention
 from marginface.errors import InputError
-from marginface.files import replace_file
 from marginface.weights import insightface
 from marginface.weights.base import State
 from marginface.weights.keys import differences, table
 from marginface.weights.layouts import LAYOUTS, Layout
 
 
-def save_insightface(backbone: Backbone, path: str | os.PathLike[str], mean: float = 127.5, std: float = 127.5) -> Path:
-    """Writes the state dict of an iresnet, mobilefacenet or vision transformer under InsightFace's keys.
+def insightface_state(backbone: Backbone, mean: float = 127.5, std: float = 127.5) -> State:
+    """Return the state dict of an iresnet, mobilefacenet or vision transformer under InsightFace's keys.
 
     InsightFace builds its batch norms with its own eps; a difference is moved into the running variance, exactly.
     mean, std: the backbone's preprocessing; InsightFace knows 127.5 and 127.5 only.
@@ -32,9 +28,7 @@ def save_insightface(backbone: Backbone, path: str | os.PathLike[str], mean: flo
         theirs = _theirs(backbone)
     state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     _move_eps(backbone, theirs, state)
-    with replace_file(path) as temporary:
-        torch.save(state, temporary)
-    return Path(path)
+    return state
 
 
 def _theirs(backbone: Backbone) -> Backbone:
