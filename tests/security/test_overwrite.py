@@ -97,6 +97,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     cv2.imwrite(str(folder / "photos" / "a.jpg"), picture)
     cv2.imwrite(str(folder / "photos" / "a.png"), picture)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg reads it once per process, and other tests listen
     video = cv2.VideoWriter(str(folder / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (240, 120))
     for _ in range(3):
         video.write(picture)
