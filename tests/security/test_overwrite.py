@@ -39,7 +39,7 @@ from recognition import COLOURS, MODEL, find_squares, photograph
 PACKAGE = Path(marginface.files.__file__).parent
 THESIS = "\\documentclass{article}"
 FILE_OUTPUTS = {  # verb and option -> the words before the file's name
-    "align --sheet": ["align", "photographs.txt", "aligned", "--sheet"],
+    "align --sheet": ["align", "photographs.txt", "aligned", "--allow-outside", "--sheet"],
     "compare --json": ["compare", "model", "other", "--benchmark", "pairs.bin", "--report=", "--json"],
     "compare --report": ["compare", "model", "other", "--benchmark", "pairs.bin", "--report"],
     "convert destination": ["convert", "people", "--to", "bin"],
@@ -341,12 +341,12 @@ def test_align_adds_and_keeps(place: Path, capsys: pytest.CaptureFixture[str]) -
     own = place / "out" / "people" / "p00" / "p00_0001.png"
     own.parent.mkdir(parents=True)
     own.write_text(THESIS)
-    cli.main(["align", "photographs.txt", "out"])
+    cli.main(["align", "photographs.txt", "out", "--allow-outside"])
     told = capsys.readouterr()
     assert "2 faces in out, 0 were there already, 1 left out" in told.out
     assert "p00_0001.png exists already and is no such face" in " ".join(told.err.split())
     assert own.read_text() == THESIS
-    cli.main(["align", "photographs.txt", "out"])
+    cli.main(["align", "photographs.txt", "out", "--allow-outside"])
     assert "0 faces in out, 2 were there already, 1 left out" in capsys.readouterr().out
 
 
