@@ -9,7 +9,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.images import Images
-from marginface.readers.mapped import NPZ_ERRORS
+from marginface.readers.npz import read_npz
 
 SHAPES = {"embeddings": ("N", "D"), "flipped": ("N", "D"), "norms": ("N",), "keys": ("N",)}
 """Of the arrays of an embeddings file; only the first must be there."""
@@ -56,17 +56,17 @@ class EmbeddingsFile:
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The arrays of SHAPES that the file holds, of matching shapes, numbers and names where they belong."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in SHAPES if name in file}
+        arrays = read_npz(path, SHAPES)
         if "keys" in arrays and arrays["keys"].dtype.kind == "S":
             arrays["keys"] = np.char.decode(arrays["keys"], "utf-8")
         if "keys" in arrays and arrays["keys"].dtype.kind == "U":
             codes = np.frombuffer(arrays["keys"].astype(arrays["keys"].dtype.newbyteorder("=")).tobytes(), np.uint32)
             if codes.max(initial=0) > sys.maxunicode:  # numpy keeps what Python cannot
                 raise ValueError("keys are not text")
-    except NPZ_ERRORS as error:
-        reason = repr(error)[:200]
-        raise InputError(f"{path} is not an npz of arrays ({reason}); write one with `marginface embed`") from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not an npz of arrays ({error!s:.300}); write one with `marginface embed`"
+        ) from error
     if "embeddings" not in arrays:
         raise InputError(f"{path} must hold 'embeddings' (N, D); it holds {', '.join(arrays) or 'no array known here'}")
     count = arrays["embeddings"].shape[:1]

@@ -15,7 +15,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.files import replace_file
-from marginface.readers.mapped import NPZ_ERRORS
+from marginface.readers.npz import read_npz
 
 GALLERIES = {"IJBB": ("S1", "S2"), "IJBC": ("G1", "G2")}
 
@@ -215,7 +215,7 @@ def _fingerprint(files: dict[str, Path]) -> str:
 def _from_cache(path: Path) -> IjbMeta | None:
     """What an earlier call kept; None where there is nothing, or nothing whole."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            return IjbMeta(**{field.name: kept[field.name] for field in fields(IjbMeta)})
-    except NPZ_ERRORS:
+        kept = read_npz(path)
+        return IjbMeta(**{field.name: kept[field.name] for field in fields(IjbMeta)})
+    except (OSError, ValueError, KeyError):
         return None

@@ -3,40 +3,54 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.untrusted import read_bytes
 
 MATRIX, COMPRESSED = 14, 15
 CELL, CHAR = 1, 4
 TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16"}
-LARGEST = 1 << 28
+LARGEST_FILE = 1 << 26
+LARGEST_VARIABLE = 1 << 24
+"""Bytes of the cell array, unpacked: 20 times TinyFace's."""
+BEGINNING = 1 << 12
+"""Bytes of a variable that hold its name."""
+MOST_VARIABLES = 1000
 
 
 def read_names(path: Path, variable: str) -> list[str]:
     """The first column of the cell array `variable`, as strings.
 
-    Raises InputError for other kinds of file (MATLAB 7.3 is HDF5) and for damaged ones, naming the file.
+    Raises InputError for other kinds of file (MATLAB 7.3 is HDF5), for damaged ones and for those that unpack to more
+    than a list of images needs, naming the file.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LARGEST_FILE)
         order = {b"IM": "<", b"MI": ">"}[data[126:128]]
-        for kind, body in _elements(data[128:], order):
-            if kind == MATRIX:
-                name, dimensions, cells = _cell_array(body, order)
-                if name == variable:
-                    return [_text(cell, order) for cell in cells[: dimensions[0]]]
+        for kind, body in islice(_elements(memoryview(data)[128:], order), MOST_VARIABLES):
+            if kind == COMPRESSED and _name(_unpacked(body, BEGINNING), order) == variable:
+                body = _unpacked(body, LARGEST_VARIABLE)[8:]
+            elif kind != MATRIX or _matrix(body, order)[0] != variable:
+                continue
+            if len(body) + 8 >= LARGEST_VARIABLE:
+                raise ValueError(f"{variable} has {LARGEST_VARIABLE:,} bytes or more")
+            _, count, cells = _matrix(body, order)
+            return [_text(cell, order) for cell in islice(cells, count)]
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
-    except (KeyError, ValueError, IndexError, struct.error, zlib.error, UnicodeDecodeError) as error:
+    except InputError:
+        raise  # is a ValueError, and says already what is wrong
+    except (KeyError, ValueError, IndexError, StopIteration, struct.error, zlib.error) as error:
         raise InputError(f"{path}: not a whole MATLAB 5 file with a cell array of names ({error!r})") from error
     raise InputError(f"{path}: holds no cell array '{variable}'")
 
 
-def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """(kind, body) of the elements that follow one another in `data`; compressed ones are unpacked."""
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """(kind, body) of the elements that follow one another in `data`."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, at)
@@ -46,27 +60,32 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
             start, end = at + 8, at + 8 + size + (-size % 8 if kind != COMPRESSED else 0)
         if start + size > len(data):
             raise ValueError("an element is cut short")
-        body = data[start : start + size]
-        if kind == COMPRESSED:
-            unpacker = zlib.decompressobj()
-            yield from _elements(unpacker.decompress(body, LARGEST), order)
-        else:
-            yield kind, body
+        yield kind, data[start : start + size]
         at = end
 
 
-def _cell_array(body: bytes, order: str) -> tuple[str, list[int], list[bytes]]:
-    """Name, dimensions and cells of a matrix; no cells where it is another kind of array."""
-    parts = list(_elements(body, order))
-    flags, dimensions, name = (part for _, part in parts[:3])
-    shape = np.frombuffer(dimensions, order + "i4").tolist()
+def _unpacked(body: memoryview, limit: int) -> memoryview:
+    """The first `limit` bytes of a compressed element, which holds one matrix; all of it if there are fewer."""
+    return memoryview(zlib.decompressobj().decompress(body, limit))
+
+
+def _name(beginning: memoryview, order: str) -> str:
+    """Of the matrix that begins there; its end may be missing."""
+    return _matrix(beginning[8:], order)[0]
+
+
+def _matrix(body: memoryview, order: str) -> tuple[str, int, Iterator[memoryview]]:
+    """Name, rows and cells of a matrix; no cells where it is another kind of array."""
+    parts = _elements(body, order)
+    flags, dimensions, name = (part for _, part in islice(parts, 3))
+    rows = int(np.frombuffer(dimensions, order + "i4")[0])
     is_cell = struct.unpack_from(order + "I", flags)[0] & 0xFF == CELL
-    return name.decode("latin-1"), shape, [part for _, part in parts[3:]] if is_cell else []
+    return bytes(name).decode("latin-1"), max(rows, 0) * is_cell, (part for _, part in parts)
 
 
-def _text(body: bytes, order: str) -> str:
-    (_, flags), _, _, (kind, text) = list(_elements(body, order))[:4]
+def _text(body: memoryview, order: str) -> str:
+    (_, flags), _, _, (kind, text) = islice(_elements(body, order), 4)
     if struct.unpack_from(order + "I", flags)[0] & 0xFF != CHAR:
         raise ValueError("a cell holds no text")
     encoding = TEXT[kind]
-    return text.decode(encoding + ("-le" if order == "<" else "-be") if encoding == "utf-16" else encoding)
+    return bytes(text).decode(encoding + ("-le" if order == "<" else "-be") if encoding == "utf-16" else encoding)

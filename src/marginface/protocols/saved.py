@@ -13,7 +13,10 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.files import create_file
 from marginface.metrics.result import Trials, VerificationResult, verify_distances
-from marginface.readers.mapped import NPZ_ERRORS
+from marginface.readers.npz import read_npz
+from marginface.untrusted import parse_json
+
+MOST_FOLDS = 1000
 
 
 def save_results(path: str | Path, results: Sequence[VerificationResult], overwrite: bool = False) -> None:
@@ -53,16 +56,18 @@ def save_results(path: str | Path, results: Sequence[VerificationResult], overwr
 def load_results(path: str | Path, replicates: int = 1000) -> list[VerificationResult]:
     """What `save_results` kept, every figure computed anew. Raises InputError for other or damaged files."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            facts = json.loads(str(kept["facts"]))
-            return [_restored(kept, number, fact, replicates) for number, fact in enumerate(facts)]
-    except (*NPZ_ERRORS, IndexError) as error:
+        kept = read_npz(Path(path))
+        facts = parse_json(str(kept["facts"]))
+        return [_restored(kept, number, fact, replicates) for number, fact in enumerate(facts)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         reason = str(error) if isinstance(error, InputError) else repr(error)
         raise InputError(f"{path} holds no results of an evaluation ({reason[:200]}); evaluate again") from error
 
 
 def _restored(kept: Any, number: int, fact: dict[str, Any], replicates: int) -> VerificationResult:
     arrays = {name: kept[f"{number}.{name}"] for name in ("distances", "first", "second", "same", "subjects")}
+    if len(kept[f"{number}.fold_sizes"]) > MOST_FOLDS:
+        raise ValueError(f"it claims {len(kept[f'{number}.fold_sizes']):,} folds")
     folds = np.split(kept[f"{number}.folds"], np.cumsum(kept[f"{number}.fold_sizes"])[:-1])
     pairs = np.arange(len(arrays["distances"]))
     if not np.array_equal(np.sort(np.concatenate(folds)), pairs) or not all(len(fold) for fold in folds):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.archive_index import Member, is_zip, tar_members, zip_content, zip_members
+from marginface.readers.archive_index import Member, check_image, is_zip, tar_members, zip_content, zip_members
 from marginface.readers.base import Record
 from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.mapped import map_file
@@ -52,6 +52,7 @@ class ArchiveReader:
         offset, size, packed_size, method, checksum = self._places[index].tolist()
         member = Member(key, offset, size, packed_size, method, checksum)
         try:
+            check_image(member)
             image = zip_content(self._data, member) if self._zip else self._data[offset : offset + size]
         except ValueError as error:
             raise InputError(

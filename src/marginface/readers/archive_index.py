@@ -16,7 +16,7 @@ STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 BLOCK = 512  # a tar archive is made of these
 LONGEST_NAME = 1 << 16
 FREE_GROWTH, GROWTH = 1 << 20, 20
-"""A file may unpack to so many bytes, and more only by this factor: images are compressed already."""
+"""An image may unpack to so many bytes, and more only by this factor: most are compressed already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,6 @@ def zip_members(path: Path) -> Iterator[Member]:
 def zip_content(data: mmap.mmap, member: Member) -> bytes:
     """The bytes of a file in a zip archive. Raises ValueError if they are damaged or not what the directory says."""
     start = zip_start(data, member)
-    if member.size > LARGEST_IMAGE or member.size > FREE_GROWTH + GROWTH * member.packed_size:
-        raise ValueError(f"it claims {member.size:,} bytes, packed into {member.packed_size:,}")
     content = data[start : start + member.packed_size]
     if member.method == DEFLATED:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -82,6 +80,13 @@ def zip_content(data: mmap.mmap, member: Member) -> bytes:
     if len(content) != member.size or zlib.crc32(content) != member.checksum:
         raise ValueError("its checksum is wrong")
     return content
+
+
+def check_image(member: Member) -> None:
+    """Raises ValueError for a member that is too large for an image, or shrinks as no image does."""
+    grows = member.method == DEFLATED and member.size > FREE_GROWTH + GROWTH * member.packed_size
+    if member.size > LARGEST_IMAGE or grows:
+        raise ValueError(f"it claims {member.size:,} bytes, packed into {member.packed_size:,}")
 
 
 def zip_start(data: mmap.mmap, member: Member) -> int:

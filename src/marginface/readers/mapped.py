@@ -2,8 +2,6 @@
 
 import mmap
 import tokenize
-import zipfile
-import zlib
 from pathlib import Path
 
 from marginface.errors import InputError
@@ -14,8 +12,6 @@ NPY_ERRORS = (
     *(SyntaxError, tokenize.TokenError, RecursionError),
 )
 """What numpy.load raises for damaged `.npy` files: their header is an expression of Python, though never run."""
-NPZ_ERRORS = (*NPY_ERRORS, KeyError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-"""What numpy.load and its members raise for damaged `.npz` files, which are zips of `.npy` files."""
 
 
 def map_file(path: Path) -> mmap.mmap:
