@@ -19,6 +19,7 @@ from marginface.files import check_apart, create_file, replace_file
 from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
 from marginface.readers.image_size import image_size
+from marginface.untrusted import LARGEST_IMAGE, read_bytes, read_lines
 
 FindPoints = Callable[[np.ndarray], np.ndarray | None]
 """RGB uint8 (H, W, 3) -> float (5, 2), x and y of the points of the face that is meant, or None."""
@@ -42,10 +43,9 @@ class Aligned:
 def read_names(path: str | Path) -> set[str]:
     """People, one a line; what follows a tab is ignored. Raises InputError when there are none."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        names = {line.split("\t")[0].strip() for line in read_lines(path)} - {""}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a file with one person a line") from error
-    names = {line.split("\t")[0].strip() for line in lines} - {""}
     if not names:
         raise InputError(f"{path} names nobody; give a file with one person a line")
     return names
@@ -204,10 +204,10 @@ def _worst(done: Aligned, of: str) -> list[str]:
 def _tile(file: Path, caption: str) -> np.ndarray:
     """The picture at a height of TILE over two lines of text."""
     tile = np.full((TILE, TILE, 3), 255, np.uint8)
-    picture = cv2.imread(str(file))
-    if picture is not None:
+    with contextlib.suppress(OSError, InputError):
+        picture = decode(Record(read_bytes(file, LARGEST_IMAGE), 0, str(file)))
         scale = (TILE - 4) / max(picture.shape[:2])
-        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[..., ::-1]
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         tile[: small.shape[0], : small.shape[1]] = small
     return np.concatenate([tile, _text(caption, TILE, 0.35), _text(file.stem, TILE, 0.35)])
 

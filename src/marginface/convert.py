@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from marginface.readers.subset import TOGETHER, index_rows, is_index, keys
 from marginface.readers.table_writer import TableWriter
 from marginface.readers.verification import is_verification, open_verification
 from marginface.readers.writer import Contents, Writer, encoded
+from marginface.untrusted import LARGEST_IMAGE, read_bytes, read_json, read_lines
 
 WRITERS: dict[str, Callable[[Path, Contents, dict[str, int]], Writer]] = {
     "folder": FolderWriter,
@@ -166,8 +166,7 @@ def _subset(reader: Reader, file: Path) -> np.ndarray:
         raise InputError(f"{file}: no such file; a subset is a list of keys, one a line, or of numbers and commas.")
     if is_index(file):
         return index_rows(file, reader)
-    text = file.read_text(encoding="utf-8", errors="surrogateescape")
-    wanted = {line.strip() for line in text.splitlines() if line.strip()}
+    wanted = {line.strip() for line in read_lines(file, errors="surrogateescape")} - {""}
     rows = np.array([row for row, key in enumerate(keys(reader)) if key in wanted], dtype=np.int64)
     if len(rows) < len(wanted):
         raise InputError(f"{file}: {len(wanted) - len(rows)} of its {len(wanted)} keys are not in the set.")
@@ -214,7 +213,7 @@ class _Journal:
             self.save({})
             return
         try:
-            saved: Any = json.loads(self._file.read_bytes())
+            saved = read_json(self._file)
             if saved["fingerprint"] != fingerprint:
                 raise ValueError
             self.state = saved["state"]
@@ -238,7 +237,7 @@ def _pairs(source: str, pairs_file: str | None, allow_outside: bool) -> tuple[Se
         return [encoded(record) for record in stored.images], stored.issame
     if pairs_file is not None:
         pairs = read_pairs(pairs_file, source, allow_outside=allow_outside)
-        faces = [Path(path).read_bytes() for path in pairs.images if isinstance(path, Path)]
+        faces = [read_bytes(path, LARGEST_IMAGE) for path in pairs.images if isinstance(path, Path)]
     else:
         reader = open_reader(source, allow_outside)
         pairs = make_pairs(reader.labels)

@@ -18,6 +18,7 @@ from marginface.backbones.fast import FastPath, tensors
 from marginface.backbones.preprocess import normalise
 from marginface.errors import InputError
 from marginface.files import replace_folder
+from marginface.untrusted import read_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # not Any: for that the command line's parser makes an object of any class that a value names
@@ -226,7 +227,7 @@ class Embedder:
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder} holds no {CONFIG}: give the folder of a model, such as runs/quickstart/model")
         try:
-            description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            description = read_json(folder / CONFIG)
         except ValueError as error:
             raise InputError(f"{folder / CONFIG} is not a marginface model description: {error}") from error
         embedder = cls.from_description(description, folder / CONFIG)

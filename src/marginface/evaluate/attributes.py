@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.untrusted import read_lines
 
 MOST_GROUPS = 12
 """Numeric columns with more distinct values than this are cut into quarters of equal size."""
@@ -19,20 +20,23 @@ class Attributes:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                header, *rows = [row for row in csv.reader(file) if row] or [[]]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path} cannot be read as CSV: {error}") from error
-        if len(header) < 2 or not rows:
-            raise InputError(f"{path} must hold a header and rows: the name of an image or person, then its columns")
-        self.columns = header[1:]
+        self.columns: list[str] = []
         self._rows: dict[str, list[str]] = {}
+        try:
+            self._read()
+        except (OSError, csv.Error) as error:
+            raise InputError(f"{path} cannot be read as CSV: {error}") from error
+        if not self.columns or not self._rows:
+            raise InputError(f"{path} must hold a header and rows: the name of an image or person, then its columns")
+
+    def _read(self) -> None:
+        rows = (row for row in csv.reader(read_lines(self.path, "utf-8-sig", newline="")) if row)
+        self.columns = next(rows, [])[1:]
         for number, row in enumerate(rows, start=2):
-            if len(row) != len(header):
-                raise InputError(f"{path} line {number}: {len(row)} cells, the header has {len(header)}")
+            if len(row) != len(self.columns) + 1:
+                raise InputError(f"{self.path} line {number}: {len(row)} cells, the header has {len(self.columns) + 1}")
             if row[0] in self._rows:
-                raise InputError(f"{path} line {number}: '{row[0]}' is there twice; keep one row each")
+                raise InputError(f"{self.path} line {number}: '{row[0]}' is there twice; keep one row each")
             self._rows[row[0]] = row[1:]
 
     def values(self, column: str, keys: Sequence[str]) -> np.ndarray:

@@ -13,6 +13,7 @@ from marginface.errors import InputError
 from marginface.loading.decode import decode, decode_batch
 from marginface.protocols.degrade import Degrade
 from marginface.readers.base import Record
+from marginface.untrusted import LARGEST_IMAGE, read_bytes
 
 CHUNK = 64
 PICTURE = 112
@@ -51,7 +52,7 @@ class Images:
         """Of files; points: float (N, 5, 2), pixels."""
 
         def record(i: int) -> Record:
-            return Record(paths[i].read_bytes(), 0, str(paths[i]), None if points is None else points[i])
+            return Record(read_bytes(paths[i], LARGEST_IMAGE), 0, str(paths[i]), None if points is None else points[i])
 
         return cls(name, keys, lambda positions: [record(i) for i in positions], resize, align, paths=paths)
 

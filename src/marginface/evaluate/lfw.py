@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -20,6 +21,7 @@ from marginface.metrics.variants import openvino_lfw
 from marginface.protocols.pairs import read_pairs
 from marginface.readers.containment import Bounds
 from marginface.readers.list_line import parse_line
+from marginface.untrusted import read_lines
 
 OPENVINO_TEMPLATE = (ARCFACE_112 - [8, 0]) / [96, 112]
 """Points as shares of width and height: those of the older 112x96 crop, on a square: faces come out wider."""
@@ -79,11 +81,7 @@ def open_lfw(rest: str, resize: bool, allow_outside: bool) -> LfwBenchmark:
 def read_points(landmarks: Path) -> dict[str, np.ndarray]:
     """`Name/Name_0001.jpg` -> float64 (5, 2), pixels. Raises InputError naming the line that is not understood."""
     points: dict[str, np.ndarray] = {}
-    try:
-        lines = landmarks.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{landmarks} cannot be read as text: {error}; give the file with landmarks=FILE") from error
-    for number, text in enumerate(lines, start=1):
+    for number, text in enumerate(_lines(landmarks), start=1):
         try:
             line = parse_line(text)
         except ValueError as error:
@@ -98,6 +96,13 @@ def read_points(landmarks: Path) -> dict[str, np.ndarray]:
     if not points:
         raise InputError(f"{landmarks} holds no points; give a file of lines 'Name/Name_0001.jpg x1 y1 ... x5 y5'")
     return points
+
+
+def _lines(landmarks: Path) -> Iterator[str]:
+    try:
+        yield from read_lines(landmarks)
+    except OSError as error:
+        raise InputError(f"{landmarks} cannot be read as text: {error}; give the file with landmarks=FILE") from error
 
 
 def openvino_crop(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from marginface.files import replace_file
 from marginface.metrics.advice import ThresholdAdvice
 from marginface.metrics.result import VerificationResult
 from marginface.protocols.saved import load_results
+from marginface.untrusted import read_json
 
 
 def json_of(result: str | Path) -> Path:
@@ -31,7 +32,7 @@ def choose_result(result: str | Path, benchmark: str = "") -> Mapping[str, Any]:
     """The last result on pairs in the file, of `benchmark` where given: that of the model under study."""
     file = json_of(result)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["results"]
+        found = read_json(file)["results"]
         rows = [row for row in found if row.get("roc")]
         names = list(dict.fromkeys(str(row["benchmark"]) for row in rows))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -49,7 +50,7 @@ def store_threshold(model: str | Path, advice: ThresholdAdvice) -> Path:
     folder = Path(model) / "model" if (Path(model) / "model").is_dir() else Path(model)
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
         notes = config.setdefault("notes", {})
         others = [one for one in notes.get("threshold", []) if one["far"] != advice.far]
         notes["threshold"] = sorted([*others, advice.to_json()], key=lambda one: float(one["far"]))
@@ -92,5 +93,6 @@ def find_models(run: str | Path) -> Sequence[Path]:
 def _by_number(path: Path) -> list[tuple[bool, int, str]]:
     """10 after 9; names without numbers at the end."""
     return [
-        (not part.isdigit(), int(part or 0) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", path.name)
+        (not part.isdecimal(), int(part or 0) if part.isdecimal() else 0, part)
+        for part in re.split(r"(\d+)", path.name)
     ]

@@ -27,6 +27,7 @@ import numpy as np
 from marginface.detection.base import load_library
 from marginface.errors import InputError
 from marginface.files import replace_file, sync
+from marginface.untrusted import read_json
 
 try:
     import fcntl
@@ -165,7 +166,7 @@ class MilvusFiles:
 
     def _listed(self, folder: Path) -> dict[str, list[Path]]:
         """Parquet files of rows and of deletions, by the manifest; checks that too, and the schema."""
-        schema = json.loads((folder / "schema.json").read_bytes())
+        schema = read_json(folder / "schema.json")
         texts = {
             field["name"]: field["max_length"]
             for field in schema["fields"]
@@ -178,7 +179,7 @@ class MilvusFiles:
             raise ValueError("schema.json is not of this version")
         if not (folder / "manifest.json").exists() and not (folder / "manifest.json.prev").exists():
             return {"data": [], "delta": []}  # all is in the stream yet, or the record tells what is lost
-        manifest = json.loads((folder / "manifest.json").read_bytes())
+        manifest = read_json(folder / "manifest.json")
         if manifest["manifest_format_version"] != 2 or list(manifest["partitions"]) != ["_default"]:
             raise ValueError("manifest.json is not of this version")
         listed = {}
@@ -212,7 +213,7 @@ class MilvusFiles:
     def _json(self, name: str) -> Any:
         if not (self.path / name).is_file():
             raise ValueError("it is missing or no file")
-        return json.loads((self.path / name).read_bytes())
+        return read_json(self.path / name)
 
     @contextmanager
     def _sentence(self, part: str) -> Iterator[None]:

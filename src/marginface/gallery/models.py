@@ -12,6 +12,7 @@ import numpy as np
 from marginface.embedder import CONFIG, WEIGHTS, Embedder, default_device
 from marginface.errors import InputError
 from marginface.faces.template import crop_face
+from marginface.untrusted import open_file, read_json
 
 DLIB_THRESHOLDS = {1e-2: 0.9108, 1e-3: 0.9291, 1e-4: 0.9427}
 """FAR -> cosine: over 674,493 pairs of different people among LFW's validation people, found and cut out by MTCNN.
@@ -94,7 +95,7 @@ def open_model(spec: str = "dlib") -> FaceModel:
     run = Path(spec) / "model"
     folder = run if run.is_dir() else Path(spec)
     embedder = Embedder.load(folder, default_device())
-    description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    description = read_json(folder / CONFIG)
     used = json.dumps({key: description.get(key) for key in ("model", "preprocessing")}, sort_keys=True)
     fingerprint = _checksum([folder / WEIGHTS], used.encode())
     return FaceModel(str(folder), fingerprint, OwnNetwork(embedder), _stored(embedder.notes))
@@ -110,7 +111,7 @@ def _stored(notes: Mapping[str, Any]) -> dict[float, float]:
 def _checksum(files: Sequence[Path], more: bytes = b"") -> str:
     digest = hashlib.sha256(more)
     for file in files:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             while data := stream.read(1 << 20):
                 digest.update(data)
     return digest.hexdigest()[:16]

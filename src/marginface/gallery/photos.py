@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from marginface import untrusted
 from marginface.detection import Detector, Faces
 from marginface.errors import InputError
 from marginface.gallery.models import FaceModel
@@ -54,7 +55,7 @@ def read_photo(path: str | Path) -> np.ndarray:
 def read_bytes(path: str | Path) -> bytes:
     """A photograph's file as it is."""
     try:
-        return Path(path).read_bytes()
+        return untrusted.read_bytes(path, untrusted.LARGEST_IMAGE)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

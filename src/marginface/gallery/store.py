@@ -23,6 +23,7 @@ import numpy as np
 from marginface.detection.base import load_library
 from marginface.errors import InputError
 from marginface.gallery.milvus_files import FIELDS, FORMAT, MODEL_ROW, TEXTS, MilvusFiles, Record, short
+from marginface.untrusted import parse_json
 
 BATCH = 1000
 PAGE = 16_000  # rows without pictures, some 2 kB each; a page looks through the whole store, and Milvus gives 16,384
@@ -152,7 +153,7 @@ class Store:
         if not rows:
             raise InputError(f"{self.address} holds no gallery of marginface; give another address")
         with self._sentence("read the model"):
-            description = json.loads(rows[0]["source"])
+            description = parse_json(rows[0]["source"])
             if description["format"] != FORMAT:
                 raise InputError(
                     f"{self.address} is of format {description['format']}, not {FORMAT}; update marginface"

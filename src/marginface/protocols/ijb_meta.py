@@ -16,7 +16,10 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.files import replace_file
 from marginface.readers.npz import read_npz
+from marginface.untrusted import free_memory, read_bytes
 
+WORDS = 32
+"""Bytes of memory that a byte of these files may take once it is cut into words."""
 GALLERIES = {"IJBB": ("S1", "S2"), "IJBC": ("G1", "G2")}
 
 
@@ -145,7 +148,7 @@ def _parse(files: dict[str, Path]) -> IjbMeta:
         )
     if len(names) != len(other_names):
         raise InputError(f"{files['images']} has {len(names)} lines, {files['points']} {len(other_names)}")
-    pairs = parse_integers(files["pairs"].read_bytes().replace(b"\r", b""), 3, files["pairs"])
+    pairs = parse_integers(_content(files["pairs"]).replace(b"\r", b""), 3, files["pairs"])
     if bad := np.flatnonzero(pairs[:, 2] > 1).tolist():
         raise InputError(f"{files['pairs']} line {bad[0] + 1}: the label must be 0 or 1 ({len(bad)} are not)")
     return IjbMeta(
@@ -164,7 +167,7 @@ def _parse(files: dict[str, Path]) -> IjbMeta:
 
 def _named_table(path: Path, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Names (N,) and float64 numbers (N, columns) of lines `name number ...`."""
-    words = path.read_bytes().split()
+    words = _content(path).split()
     width = columns + 1
     if not words or len(words) % width:
         raise InputError(f"{path}: every line must hold a name and {columns} numbers; {_uneven_line(path, width)}")
@@ -179,8 +182,12 @@ def _named_table(path: Path, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return names, numbers
 
 
+def _content(path: Path) -> bytes:
+    return read_bytes(path, free_memory() // WORDS)
+
+
 def _uneven_line(path: Path, width: int) -> str:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(_content(path).splitlines(), start=1):
         if len(line.split()) != width:
             return f"line {number} does not"
     return "lines are uneven"
@@ -188,7 +195,7 @@ def _uneven_line(path: Path, width: int) -> str:
 
 def _subjects(path: Path) -> np.ndarray:
     """int32 (templates, 2): the rows (template, subject) of a csv, one for each template, by rising id."""
-    rows = [line.split(b",")[:2] for line in path.read_bytes().splitlines()[1:] if line.strip()]
+    rows = [line.split(b",")[:2] for line in _content(path).splitlines()[1:] if line.strip()]
     try:
         pairs = np.unique(np.array([[int(template), int(subject)] for template, subject in rows], np.int32), axis=0)
     except (ValueError, OverflowError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.untrusted import read_lines
 
 Side = tuple[str, int]
 """Person and picture number."""
@@ -18,10 +19,10 @@ Side = tuple[str, int]
 def parse_pairs(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, list[np.ndarray]]:
     """((person, number), (person, number)) of every pair, the same flags and the folds."""
     try:
-        lines = [line.split() for line in pairs_file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.split() for line in read_lines(pairs_file) if line.strip()]
+    except OSError as error:
         raise InputError(f"{pairs_file} cannot be read as text: {error}") from error
-    if not lines or len(lines[0]) != 2 or not all(word.isdecimal() for word in lines[0]):
+    if not lines or len(lines[0]) != 2 or not all(map(_is_number, lines[0])):
         raise InputError(f"{pairs_file} must begin with a line 'folds<TAB>pairs of each kind', such as '10<TAB>300'")
     folds, each = (int(word) for word in lines[0])
     if folds < 2 or each < 1 or len(lines) - 1 != 2 * folds * each:
@@ -42,14 +43,18 @@ def parse_pairs(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, 
 
 def _sides(words: list[str], pairs_file: Path, line: int) -> tuple[Side, Side]:
     numbers = [words[1], words[-1]] if len(words) in (3, 4) else []
-    if not numbers or not all(word.isdecimal() for word in numbers):
+    if not numbers or not all(map(_is_number, numbers)):
         raise InputError(
-            f"{pairs_file} line {line}: expected 'name a b' or 'name a other b', found '{' '.join(words)}'"
+            f"{pairs_file} line {line}: expected 'name a b' or 'name a other b', found '{' '.join(words)[:100]}'"
         )
     first, second = (words[0], int(numbers[0])), (words[-2] if len(words) == 4 else words[0], int(numbers[1]))
     if len(words) == 4 and first[0] == second[0]:
         raise InputError(f"{pairs_file} line {line}: a different pair names {first[0]} twice")
     return first, second
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) < 10
 
 
 def duplicates(sides: list[tuple[Side, Side]]) -> list[str]:

@@ -19,6 +19,7 @@ from marginface.training.loggers import create_loggers
 from marginface.training.measures import HEAD, margin_state, memory
 from marginface.training.run import Run
 from marginface.training.tracing import Trace
+from marginface.untrusted import read_lines
 
 COLUMNS = ["step", "epoch", "loss", "lr", "images_per_second", "data_wait", "memory", "gradient_norm", *HEAD]
 
@@ -173,5 +174,4 @@ class MetricsFile:
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of a metrics.csv, values as text, empty where a row has none."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(read_lines(path, newline="")))

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from marginface.errors import InputError
+from marginface.untrusted import parse_yaml, read_lines
 
 # what its train.py does without options, where the recipe with its configuration file differs
 BASE = (
@@ -64,7 +63,7 @@ def translated(words: list[str]) -> tuple[list[str], list[str]]:
             while position < len(words) and not words[position].startswith(("--", "@")) and words[position] != "-m":
                 position += 1
             given = [word.partition("=")[2]] if "=" in word else words[start:position]
-            values = [yaml.safe_load(value) for value in given]
+            values = [_value(value) for value in given]
             ours += trainer.words({key: values[0] if len(values) == 1 else values or True})
         else:
             ours.append(word)
@@ -76,19 +75,26 @@ def _option(word: str) -> str | None:
     return name if word.startswith("--") and name in KEYS else None
 
 
+def _value(text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{text:.100} is no value: {error}") from error
+
+
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     """Key and value of every line that has one. A value of None leaves the option out, as does false."""
     if not path.is_file():
         raise InputError(f"@{path}: no such file; after @ stands a file of key: value lines")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
-            content = yaml.safe_load(line.strip().rstrip(","))
-        except yaml.YAMLError:
+            content = parse_yaml(line.strip().rstrip(","))
+        except ValueError:
             content = line
         if content is None:
             continue
         if not isinstance(content, dict) or len(content) != 1:
-            raise InputError(f"{path}: line {number}, {line.strip()!r}, is not one key: value")
+            raise InputError(f"{path}: line {number}, {line.strip()!r:.100}, is not one key: value")
         ((key, value),) = content.items()
         if key not in KEYS:
             raise InputError(f"{path}: line {number}: {key!r} is no option of that trainer; it has {', '.join(KEYS)}")

@@ -5,9 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from marginface.errors import InputError
 from marginface.files import replace_file
+from marginface.loading.decode import decode
 from marginface.loading.loader import Loader
+from marginface.readers.base import Record
 from marginface.training.mixing import MixedLoader
+from marginface.untrusted import LARGEST_IMAGE, read_bytes
 
 ROWS, COLUMNS = 8, 12
 
@@ -48,5 +52,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 def read_png(path: Path) -> np.ndarray | None:
     """RGB uint8 (H, W, 3), or None where there is no picture."""
-    image = cv2.imread(str(path))
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        return decode(Record(read_bytes(path, LARGEST_IMAGE), 0, str(path)))
+    except (OSError, InputError):
+        return None

@@ -1,7 +1,6 @@
 """Where a run stands, told from its files alone: another process may be training it. For `marginface status`."""
 
 import csv
-import json
 import math
 import sys
 import time
@@ -9,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
+from marginface.errors import InputError
 from marginface.training.run import Run, open_run
+from marginface.untrusted import read_json, read_lines, read_yaml
 from marginface.weights.state import list_states
 
 if sys.platform != "win32":
@@ -60,7 +59,7 @@ def read_status(folder: str) -> Status:
         step=step,
         total_steps=None if total is None else int(total),
         epoch=last.get("epoch", 0.0),
-        epochs=float(yaml.safe_load(run.config.read_text(encoding="utf-8"))["train"]["epochs"]),
+        epochs=_epochs(run.config),
         loss=last.get("loss"),
         images_per_second=last.get("images_per_second"),
         seconds_left=left,
@@ -96,11 +95,13 @@ def _rows(path: Path) -> list[Row]:
     """metrics.csv as numbers, without empty fields; the last row may be half written."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(file)]
-    if rows and not path.read_bytes().endswith(b"\n"):
-        rows.pop()
-    return [{name: float(value) for name, value in row.items()} for row in rows]
+    lines = list(read_lines(path, newline=""))
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    try:
+        return [{name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(lines)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} is not a run's table of numbers ({error}); copy it again") from error
 
 
 def _accuracy(row: Row) -> float | None:
@@ -110,8 +111,19 @@ def _accuracy(row: Row) -> float | None:
 
 
 def _word(path: Path) -> dict[str, float]:
-    word: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return word
+    if not path.is_file():
+        return {}
+    try:
+        return {str(key): float(value) for key, value in read_json(path).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} does not tell how far the run is ({error}); copy it again") from error
+
+
+def _epochs(config: Path) -> float:
+    try:
+        return float(read_yaml(config)["train"]["epochs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{config} does not tell train.epochs ({error!r:.200}); copy it again") from error
 
 
 def _age(path: Path) -> float | None:

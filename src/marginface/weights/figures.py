@@ -1,10 +1,10 @@
 """What an evaluation said of a model, read from its JSON: for model cards and the metadata of exports."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from marginface.errors import InputError
+from marginface.untrusted import read_json
 
 BASELINES = ("pixels", "untrained network")
 
@@ -16,7 +16,7 @@ def read_figures(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))["results"]
+        results = read_json(path)["results"]
         return [result for result in results if result["benchmark"] and result["model"] not in BASELINES]
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; write it with: marginface evaluate MODEL --json {path}") from error

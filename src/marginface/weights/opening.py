@@ -1,6 +1,5 @@
 """Any model as one object: our folders, published checkpoints, the Hugging Face Hub. `marginface.load`."""
 
-import json
 import os
 import re
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing, load_weights
 from marginface.errors import InputError
 from marginface.files import replace_folder
+from marginface.untrusted import parse_json
 from marginface.weights.base import ImportedModel, State
 from marginface.weights.heads import HEAD, saved_head
 from marginface.weights.hub import download
@@ -54,7 +54,7 @@ def _exported(path: Path) -> Embedder | None:
     """What `marginface export --to safetensors` wrote, which describes itself; None for any other file."""
     try:
         with safe_open(path, "pt") as file:
-            description = json.loads((file.metadata() or {})["description"])
+            description = parse_json((file.metadata() or {})["description"])
     except (SafetensorError, OSError, ValueError, KeyError):
         return None
     embedder = Embedder.from_description(description, path)
