@@ -18,6 +18,7 @@ from marginface.faces.template import crop_face, face_shape
 from marginface.files import check_apart, create_file, replace_file
 from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
+from marginface.readers.containment import is_possible
 from marginface.readers.image_size import image_size
 from marginface.untrusted import LARGEST_IMAGE, read_bytes, read_lines
 
@@ -135,10 +136,12 @@ class _Aligner:
 
     def align(self, record: Record) -> tuple[Fit | None, bool] | str:
         """(how it fits if that is known, whether it was written now), or why it could not be."""
-        target = (self.folder / record.key).with_suffix(".png")
-        if not target.resolve().is_relative_to(self.folder.resolve()):
-            return "its name leads out of the folder"
         try:
+            target = (self.folder / record.key).with_suffix(".png")
+            if not is_possible(str(target)):
+                return "no file can have its name"
+            if not target.resolve().is_relative_to(self.folder.resolve()):
+                return "its name leads out of the folder"
             if target.is_file():
                 if _size_of(target) != face_shape(self.size, self.template):
                     return f"{target} exists already and is no such face; move it away, or give another folder"
@@ -155,8 +158,11 @@ class _Aligner:
             fitted = self._fit(points, picture.shape)
         except ValueError as error:  # InputError is one
             return str(error)
-        with replace_file(target, durable=False) as temporary:
-            temporary.write_bytes(_png(face))
+        try:
+            with replace_file(target, durable=False) as temporary:
+                temporary.write_bytes(_png(face))
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            return "another face has its name, or that of its folder"
         return fitted, True
 
     def _fit(self, points: np.ndarray, photograph: Sequence[int]) -> Fit:

@@ -33,7 +33,7 @@ WRITERS: dict[str, Callable[[Path, Contents, dict[str, int]], Writer]] = {
     "webdataset": ShardsWriter,
 }
 TARGETS = (*WRITERS, "bin")
-JOURNAL = "convert.json"
+JOURNAL = ".convert.json"  # no identity is called so
 JOURNAL_EVERY = 16  # batches of TOGETHER
 Progress = Callable[[int, int], None]
 

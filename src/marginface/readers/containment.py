@@ -12,7 +12,7 @@ from marginface.errors import InputError
 ALLOW_OUTSIDE = "also read files outside of the data set's folder that its symbolic links or lists lead to"
 REMEDY = "copy it there, or read it with --allow-outside"
 MOST_KNOWN = 4096  # folders that `Bounds` remembers
-LONGEST = 4096  # bytes of a path that a system opens
+LONGEST, LONGEST_NAME = 4096, 255  # bytes of a path that a system opens, and of a name in it
 NO_NAME = frozenset({"", os.curdir, os.pardir})
 
 PathLike = str | os.PathLike[str]
@@ -102,8 +102,9 @@ class Bounds:
 
 
 def is_possible(path: str) -> bool:
-    """Whether a file can have this path: it is not too long, and the system can spell it."""
+    """Whether a file can have this path: neither it nor a name in it is too long, and the system can spell it."""
     try:
-        return "\0" not in path and len(os.fsencode(path)) <= LONGEST
+        spelt = os.fsencode(path)
     except UnicodeEncodeError:
         return False
+    return b"\0" not in spelt and len(spelt) <= LONGEST and max(map(len, spelt.split(b"/"))) <= LONGEST_NAME

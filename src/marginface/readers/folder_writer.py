@@ -1,19 +1,25 @@
 """Writes image folders. Called by `convert`."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
+from marginface.readers.containment import is_possible
 from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.writer import Contents, encoded, suffix_of
+
+LONGEST_KEY = 1000  # characters; the folder that the set is written to has a path too
+FORBIDDEN = set('/\\:*?"<>|') | set(map(chr, range(32)))
 
 
 class FolderWriter:
     """`<identity>/<image>`. Identities keep their names if these sort in the order of the labels, else numbers.
 
     An image is called by the part of its key below the identity, or by all of its key; where that is a number
-    it gets leading zeros. So a folder read from elsewhere comes out as it was, in the same order.
+    it gets leading zeros. So a folder read from elsewhere comes out as it was, in the same order. A key that no file
+    can be called by is replaced by its SHA-256.
     """
 
     def __init__(self, folder: Path, contents: Contents, state: dict[str, int]) -> None:
@@ -46,17 +52,24 @@ class FolderWriter:
         parts = [f"_{part}" if part.startswith(".") else part for part in parts] or ["_"]
         if not parts[-1].lower().endswith(IMAGE_SUFFIXES):
             parts[-1] += suffix_of(image)
-        return "/".join(parts)
+        path = "/".join(parts)
+        if len(path) <= LONGEST_KEY and is_possible(path):
+            return path
+        return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest() + suffix_of(image)
 
     def _put(self, path: Path, image: bytes, key: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.read_bytes() != image:  # the same image is one written before an interruption
-            raise InputError(f"{path}: two different images of this identity would get this name (key {key}).")
-        temporary = path.with_name(f"{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            taken = path.exists() and path.read_bytes() != image  # the same image: written before an interruption
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            taken = True
+        if taken:
+            raise InputError(f"{path}: two different images of this identity would get this name (key {key!r:.200}).")
+        temporary = path.with_name(".partial")  # short, as the name may be as long as names can be
         temporary.write_bytes(image)
         temporary.replace(path)
 
 
 def is_plain(name: str) -> bool:
     """Whether a name can be that of one folder, everywhere."""
-    return bool(name.strip(".")) and not name.startswith(".") and not set(name) & set('/\\\0:*?"<>|\n')
+    return bool(name.strip(".")) and not name.startswith(".") and not set(name) & FORBIDDEN and is_possible(name)

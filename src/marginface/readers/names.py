@@ -35,3 +35,8 @@ class PackedNames(Sequence[str]):
         position = range(len(self))[index]
         part = self._text[self._ends[position] : self._ends[position + 1]]
         return part.decode("utf-8", "surrogateescape")
+
+
+def spelt(text: str) -> str:
+    """A text from JSON as UTF-8 can spell it: halves of surrogate pairs, which JSON may name, become "?"."""
+    return text.encode("utf-8", "replace").decode()

@@ -12,6 +12,7 @@ from marginface.readers.image_size import image_size
 from marginface.readers.recordio_format import frame, pack
 from marginface.readers.writer import Contents, encoded
 
+CONTROLS = dict.fromkeys(range(32), " ")
 MOST_CLASSES = 1 << 24  # labels are float32
 
 
@@ -39,7 +40,8 @@ class RecordIOWriter:
             if self._done == 1:
                 self._write_property(image)
             self._append(self._done, pack([record.label], self._done, image))
-            self._files[2].write(f"1\t{record.key}\t{record.label}\n".encode("utf-8", "surrogateescape"))
+            key = record.key.translate(CONTROLS)  # none of which may begin a line of its own
+            self._files[2].write(f"1\t{key}\t{record.label}\n".encode("utf-8", "surrogateescape"))
 
     def state(self) -> dict[str, int]:
         for file in self._files:

@@ -16,6 +16,7 @@ from marginface.readers.base import Record
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.mapped import map_file
+from marginface.readers.names import spelt
 
 LONGEST_TEXT = 1 << 16  # bytes of a label or of what is said about an image
 MOST_CLASSES = 1 << 32
@@ -73,7 +74,7 @@ class ShardsReader:
         return Record(
             self._data[shard][offset : offset + size],
             int(self.labels[index]),
-            key if isinstance(key, str) else f"{self._files[shard].name}:{offset}",
+            spelt(key) if isinstance(key, str) else f"{self._files[shard].name}:{offset}",
         )
 
     def _index(self, number: int, index: _Index) -> None:
@@ -108,7 +109,7 @@ class ShardsReader:
     def _names(self) -> list[str]:
         names = [str(label) for label in range(self.num_classes)]
         for label, row in zip(*np.unique(self.labels, return_index=True), strict=True):
-            names[label] = str(self._about(int(row)).get("identity", label))
+            names[label] = spelt(str(self._about(int(row)).get("identity", label)))
         return names
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
+from marginface.readers.names import spelt
 from marginface.readers.table_parts import Table
 
 IMAGES = ("image", "img", "jpg", "png", "face", "bytes")
@@ -98,4 +99,4 @@ def _declared_names(schema: Any, column: str) -> list[str]:
         names = features[column]["names"]
     except (KeyError, ValueError, TypeError, RecursionError):
         return []
-    return [str(name) for name in names] if isinstance(names, list) else []
+    return [spelt(str(name)) for name in names] if isinstance(names, list) else []
