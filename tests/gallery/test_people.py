@@ -2,12 +2,14 @@
 
 import base64
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +229,40 @@ def test_one_photograph_of_two_people_is_doubtful(store: Store, photos: Path) ->
     assert gallery.add_photo("Bob", photos / "Ann20.png", EYE) == Enrolment("added", others=("Ann",))
     assert gallery.add_photo("Eve", photos / "Ann20.png", EYE).others == ("Ann", "Bob")
     assert gallery.count() == {"Ann": 2, "Bob": 3, "Eve": 3}
+
+
+def test_names_that_are_not_utf8(store: Store, photos: Path) -> None:
+    """Two that differ in such a byte stay two."""
+    gallery = Gallery(store, MODEL)
+    for name, byte in (("Ann", b"\xe9"), ("Bob", b"\xe8")):
+        path = Path(os.fsdecode(b"Andr" + byte)) / os.fsdecode(byte + b".png")
+        (photos / path).parent.mkdir()
+        (photos / path).write_bytes((photos / f"{name}20.png").read_bytes())
+        gallery.add_photo(path.parent.name, photos / path, EYE)
+    assert Gallery(store, MODEL).count() == {r"Andr\udce8": 1, r"Andr\udce9": 1}
+    assert gallery.erase([os.fsdecode(b"Andr\xe9")]) == 1
+    assert gallery.erase([r"Andr\udce8"]) == 1
+
+
+def test_another_collection_of_other_faces_is_left_alone(store: Store, photos: Path) -> None:
+    """A crash while the store is written anew leaves a second collection, but not each second one is from that."""
+    gallery = enrolled(store, photos)
+    address, alias = store.address, store.collection.rsplit("_", 1)[0]
+    faces = [replace(face, id="") for face in store.faces(pictures=True)]
+    part = store._new_collection({}, 3)
+    store._insert(part, [replace(face, id=face.photo[:32]) for face in faces])
+    store.close()
+    again = Store(address, alias, write=True)
+    assert len(Gallery(again, MODEL)) == len(gallery)
+    assert part in again._call("list_collections")
+    whole = again._new_collection({}, 3)
+    again._insert(whole, list(again.faces(pictures=True))[:4])
+    again.close()
+    last = Store(address, alias, write=True)
+    assert {part, last.collection} <= set(last._call("list_collections"))
+    assert whole not in last._call("list_collections")
+    assert len(list(last.faces())) == len(gallery)
+    last.close()
 
 
 def test_a_folder_is_enrolled_once(store: Store, photos: Path) -> None:

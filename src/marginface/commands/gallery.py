@@ -15,7 +15,7 @@ from marginface.commands.shared import add_allow_outside, add_overwrite
 from marginface.errors import InputError
 from marginface.files import check_folder
 from marginface.gallery.models import open_model
-from marginface.gallery.people import Gallery, check_name, enrol
+from marginface.gallery.people import Gallery, enrol, valid_name
 from marginface.gallery.photos import photos_in
 
 ACTIONS = {
@@ -61,7 +61,7 @@ def run(options: Namespace, command: str) -> None:
 def _add(options: Namespace) -> None:
     photos = list(_photos(options))
     for name in {name for name, _ in photos}:
-        check_name(name)
+        valid_name(name)  # before anything is opened
     eye = open_eye(options)
     counts, console = Counter[str](), Console(stderr=True)
     with open_gallery(options, eye.model, write=True, make=True) as gallery:

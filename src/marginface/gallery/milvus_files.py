@@ -49,12 +49,14 @@ ROWS = 1000
 class Record:
     """What a folder must hold. The number of faces is from `fewest` to `most`, which differ while a write is under way.
 
-    model: whose vectors these are. dropping: collection whose deletion was begun. stamp: changes with every write.
+    model: whose vectors these are. erasing: somebody is, and the store must be written anew. dropping: collection whose
+    deletion was begun. stamp: changes with every write.
     """
 
     model: dict[str, Any]
     fewest: int = 0
     most: int = 0
+    erasing: bool = False
     dropping: str = ""
     stamp: int = 0
 
@@ -96,7 +98,7 @@ class MilvusFiles:
                     f"{self.path} is no gallery of this version of marginface, or has lost its {RECORD}; give another "
                     f"--gallery, or restore that file"
                 )
-            content = self._json(RECORD)
+            content = read_json(self.path / RECORD)
             if content["format"] != FORMAT:
                 raise InputError(f"{self.path} is of format {content['format']}, not {FORMAT}; update marginface")
             record = Record(**content["record"])
@@ -105,7 +107,7 @@ class MilvusFiles:
         return record
 
     def write_record(self, record: Record) -> None:
-        record = Record(record.model, record.fewest, record.most, record.dropping, time.time_ns())
+        record = replace(record, stamp=time.time_ns())
         content = {"format": FORMAT, "record": asdict(record), "checksum": _digest(asdict(record))}
         with replace_file(self.path / RECORD) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -119,7 +121,7 @@ class MilvusFiles:
         with self._sentence("aliases.json"):
             if not record.most and not (self.path / "aliases.json").exists():
                 return None
-            name = self._json("aliases.json")[self._alias]
+            name = read_json(self.path / "aliases.json")[self._alias]
             if not self._owns(name):
                 raise ValueError(f"{name} is no collection")
             if not (self.path / "collections" / name).is_dir():
@@ -210,11 +212,6 @@ class MilvusFiles:
             if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                 raise ValueError(f"{path.relative_to(self.path)} is neither a file nor a folder")
 
-    def _json(self, name: str) -> Any:
-        if not (self.path / name).is_file():
-            raise ValueError("it is missing or no file")
-        return read_json(self.path / name)
-
     @contextmanager
     def _sentence(self, part: str) -> Iterator[None]:
         try:
@@ -232,7 +229,7 @@ class MilvusFiles:
 
 def short(error: Exception) -> str:
     """A foreign exception's text on one line."""
-    text = " ".join(str(error).split())[:160]
+    text = " ".join(str(getattr(error, "message", error)).split())[:160]
     return f"{text} is not in it" if isinstance(error, KeyError) else text or type(error).__name__
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from marginface.detection import most_central
 from marginface.errors import InputError
 from marginface.files import replace_folder
 from marginface.gallery.models import FaceModel
-from marginface.gallery.photos import Eye, decode_photo, read_bytes, small_picture
+from marginface.gallery.photos import Eye, decode_photo, read_file, small_picture
 from marginface.gallery.search import Matrix
 from marginface.gallery.store import Face, Store
 
@@ -106,8 +106,7 @@ class Gallery:
 
         A photograph that is enrolled under the same name already stays there once.
         """
-        for face in faces:
-            check_name(face.name)
+        faces = [replace(face, name=valid_name(face.name)) for face in faces]
         new = [face for face in faces if face.name not in self._people.get(face.photo, ())]
         if not new:
             return
@@ -126,7 +125,7 @@ class Gallery:
 
     def of(self, name: str) -> list[Face]:
         """A person's faces, without pictures. Raises InputError for someone who is not enrolled."""
-        found = [face for face in self._faces if face.name == name]
+        found = [face for face in self._faces if face.name == readable(name)]
         if not found:
             raise InputError(f"{name!r} is not in {self.store.address}; `marginface gallery list` tells who is")
         return found
@@ -137,18 +136,19 @@ class Gallery:
 
     def remove(self, names: Sequence[str]) -> int:
         """They are no longer found; returns how many faces that were."""
+        return self._forget(names, self.store.remove)
+
+    def erase(self, names: Sequence[str]) -> int:
+        """Like `remove`, and leaves nothing of them in the store's files: the whole store is written anew."""
+        return self._forget(names, self.store.erase)
+
+    def _forget(self, names: Sequence[str], leave: Callable[[Sequence[str]], None]) -> int:
         ids = [face.id for name in dict.fromkeys(names) for face in self.of(name)]
-        self.store.remove(ids)
+        leave(ids)
         gone, faces = set(ids), self._faces
         self._faces, self._people = [], {}
         self._keep(face for face in faces if face.id not in gone)
         return len(ids)
-
-    def erase(self, names: Sequence[str]) -> int:
-        """Like `remove`, and leaves nothing of them in the store's files: the whole store is written anew."""
-        count = self.remove(names)
-        self.store.rewrite()
-        return count
 
     def count(self) -> dict[str, int]:
         """Faces of each person, by name."""
@@ -194,10 +194,17 @@ class Gallery:
         return len(rows)
 
 
-def check_name(name: str) -> None:
-    """Raises InputError for what cannot be a person's name."""
-    if not name.strip() or len(name.encode(errors="replace")) > 500 or name == UNKNOWN:
+def valid_name(name: str) -> str:
+    """The name as it is stored. Raises InputError for what cannot be a person's name."""
+    name = readable(name)
+    if not name.strip() or len(name.encode()) > 500 or name == UNKNOWN:
         raise InputError(f"{name!r} cannot be a person's name; give 1 to 500 bytes, not {UNKNOWN!r}")
+    return name
+
+
+def readable(name: str) -> str:
+    """A name of a file, with bytes that are not UTF-8 written as Python does in source code."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def face_of(name: str, image: np.ndarray, source: str, eye: Eye) -> Face:
@@ -206,7 +213,9 @@ def face_of(name: str, image: np.ndarray, source: str, eye: Eye) -> Face:
     if not len(found):
         raise InputError(f"{source}: no face was found in it")
     seen = eye.look(image, found.at(np.array([most_central(found, *image.shape[:2])])))
-    return Face(name, Path(source).name[-255:], small_picture(seen.crops[0]), float(seen.weights[0]), seen.vectors[0])
+    return Face(
+        name, readable(Path(source).name)[-255:], small_picture(seen.crops[0]), float(seen.weights[0]), seen.vectors[0]
+    )
 
 
 def enrol(gallery: Gallery, photos: Iterable[tuple[str, Path]], eye: Eye, batch: int = 32) -> Iterator[Enrolment]:
@@ -216,10 +225,9 @@ def enrol(gallery: Gallery, photos: Iterable[tuple[str, Path]], eye: Eye, batch:
     name that cannot be a person's.
     """
     waiting: dict[tuple[str, str], Face] = {}
-    for name, path in photos:
-        check_name(name)
+    for name, path in ((valid_name(name), path) for name, path in photos):
         try:
-            data = read_bytes(path)
+            data = read_file(path)
             photo = hashlib.sha256(data).hexdigest()
             people = {*gallery.people_of(photo), *(other for seen, other in waiting if seen == photo)}
             if name in people:

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from marginface import untrusted
 from marginface.detection import Detector, Faces
 from marginface.errors import InputError
 from marginface.gallery.models import FaceModel
@@ -15,6 +14,7 @@ from marginface.loading.decode import decode
 from marginface.readers.base import Record
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
+from marginface.untrusted import LARGEST_IMAGE, read_bytes
 
 PICTURE = 96  # side of the small picture that is kept of an enrolled face
 
@@ -49,13 +49,13 @@ class Eye:
 
 def read_photo(path: str | Path) -> np.ndarray:
     """RGB uint8 (H, W, 3), turned as EXIF says. Raises InputError, one sentence, for all that cannot be read."""
-    return decode_photo(read_bytes(path), path)
+    return decode_photo(read_file(path), path)
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """A photograph's file as it is."""
     try:
-        return untrusted.read_bytes(path, untrusted.LARGEST_IMAGE)
+        return read_bytes(path, LARGEST_IMAGE)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

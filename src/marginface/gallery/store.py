@@ -72,6 +72,8 @@ class Store:
                 self._open_folder(self._files)
             if write and self._client is not None:
                 self._finish_rewrite()
+                if self._record.erasing:
+                    self.rewrite()
         except BaseException:
             self.close()
             raise
@@ -214,6 +216,13 @@ class Store:
         rows = (self._call("get", self._alias, ids=list(part), output_fields=["id"]) for part in parts)
         return {row["id"] for part in rows for row in part}
 
+    def erase(self, ids: Sequence[str]) -> None:
+        """Like `remove`, and leaves nothing in the store's files; a folder's next writer ends what a crash left."""
+        self._must_write()
+        self._note(erasing=True)
+        self.remove(ids)
+        self.rewrite()
+
     def rewrite(self) -> None:
         """Copies what is left into a fresh collection and drops the old one with its files."""
         self._must_write()
@@ -233,6 +242,7 @@ class Store:
             raise InputError(f"{self.address} could not be copied whole, so the old faces stay; try again")
         self._call("alter_alias", new, self._alias)
         self._drop(old)
+        self._note(erasing=False)
 
     def _drop(self, name: str) -> None:
         """A process may be killed half-way through a folder, so the record says that this was begun."""
