@@ -43,6 +43,12 @@ def open_file(path: Name) -> BinaryIO:
     return os.fdopen(_opened(path)[0], "rb")
 
 
+def read_start(path: Name, count: int) -> bytes:
+    """The first `count` bytes of a regular file, by which its kind is known. Raises as `open_file`."""
+    with open_file(path) as file:
+        return file.read(count)
+
+
 def read_bytes(path: Name, limit: int | None = None) -> bytes:
     """The content of a regular file.
 

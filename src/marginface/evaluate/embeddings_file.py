@@ -9,7 +9,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.images import Images
-from marginface.readers.npz import read_npz
+from marginface.readers.numpy_files import read_npz
 
 SHAPES = {"embeddings": ("N", "D"), "flipped": ("N", "D"), "norms": ("N",), "keys": ("N",)}
 """Of the arrays of an embeddings file; only the first must be there."""

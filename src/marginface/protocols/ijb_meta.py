@@ -15,7 +15,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.files import replace_file
-from marginface.readers.npz import read_npz
+from marginface.readers.numpy_files import read_npz
 from marginface.untrusted import free_memory, read_bytes
 
 WORDS = 32

@@ -13,7 +13,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.files import create_file
 from marginface.metrics.result import Trials, VerificationResult, verify_distances
-from marginface.readers.npz import read_npz
+from marginface.readers.numpy_files import read_npz
 from marginface.untrusted import parse_json
 
 MOST_FOLDS = 1000

@@ -19,6 +19,7 @@ from marginface.readers.subset import FEWEST, SubsetReader, index_rows, is_index
 from marginface.readers.table import TableReader
 from marginface.readers.table_parts import is_table
 from marginface.readers.verification import is_verification
+from marginface.untrusted import read_start
 
 __all__ = ["Reader", "Record", "open_reader"]
 
@@ -85,8 +86,7 @@ def _open_file(path: Path, allow_outside: bool) -> Reader:
         return HDF5Reader(path, allow_outside)
     if lmdb_file(path):
         return LMDBReader(path)
-    with path.open("rb") as file:
-        start = file.read(8)
+    start = read_start(path, 8)
     for magic, command in PACKED.items():
         if start.startswith(magic):
             raise InputError(

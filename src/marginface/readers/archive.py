@@ -8,7 +8,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.archive_index import Member, check_image, is_zip, tar_members, zip_content, zip_members
-from marginface.readers.base import Record
+from marginface.readers.base import Record, read_each
 from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.mapped import map_file
 from marginface.readers.names import PackedNames
@@ -45,7 +45,7 @@ class ArchiveReader:
         return len(self.labels)
 
     def read(self, indices: Sequence[int]) -> list[Record]:
-        return [self._read_one(int(index)) for index in indices]
+        return read_each(indices, self._read_one)
 
     def _read_one(self, index: int) -> Record:
         key = self._names[index]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marginface.errors import InputError
-from marginface.untrusted import LARGEST_IMAGE, open_file
+from marginface.untrusted import LARGEST_IMAGE, open_file, read_start
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 BLOCK = 512  # a tar archive is made of these
@@ -33,14 +33,12 @@ class Member:
 
 def is_zip(path: Path) -> bool:
     """Whether the file starts as a zip archive does."""
-    with open_file(path) as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    return read_start(path, 4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def is_tar(path: Path) -> bool:
     """Whether the file starts as a tar archive does."""
-    with open_file(path) as file:
-        return file.read(265)[257:262] == b"ustar"
+    return read_start(path, 265)[257:262] == b"ustar"
 
 
 def zip_members(path: Path) -> Iterator[Member]:

@@ -1,10 +1,18 @@
 """What every reader is: random access to records of one face data set. Leaf: knows nothing of decoding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, overload
 
 import numpy as np
+
+from marginface.errors import InputError
+from marginface.untrusted import free_memory
+
+USUAL_SIZE = 1 << 28
+"""Bytes that the images of a batch may take without asking whether there is so much memory."""
+MOST_CLASSES = 1 << 24
+"""Identities of a set: four times the largest one, and what float32, in which some formats count, can tell apart."""
 
 
 @dataclass(slots=True)  # not frozen: that takes longer to make than a record takes to read
@@ -40,6 +48,22 @@ class Reader(Protocol):
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records at `indices`, in that order. Raises InputError naming file, record and byte offset."""
         ...
+
+
+def read_each(indices: Iterable[int], read_one: Callable[[int], Record]) -> list[Record]:
+    """The records at `indices`, one after the other, for `Reader.read`.
+
+    Raises InputError where they take more than half of the free memory together: a small file can name one large image
+    again and again.
+    """
+    records, size = [], 0
+    for index in indices:
+        record = read_one(int(index))
+        records.append(record)
+        size += record.image.nbytes if isinstance(record.image, np.ndarray) else len(record.image)
+        if size > USUAL_SIZE and size > free_memory() // 2:
+            raise InputError(f"{record.key}: the {len(records)} images read with it take {size:,} bytes; take fewer.")
+    return records
 
 
 class LazyRecords(Sequence[Record]):

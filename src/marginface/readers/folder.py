@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.base import Record
+from marginface.readers.base import Record, read_each
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
 from marginface.readers.mapped import read_file
@@ -45,7 +45,7 @@ class FolderReader:
         return len(self.labels)
 
     def read(self, indices: Sequence[int]) -> list[Record]:
-        return [self._read_one(int(index)) for index in indices]
+        return read_each(indices, self._read_one)
 
     def _read_one(self, index: int) -> Record:
         key = self._images[index]

@@ -17,7 +17,7 @@ The dialects, told apart by how many numbers stand before and after the path:
 import re
 from dataclasses import dataclass
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)

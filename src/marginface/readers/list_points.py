@@ -2,6 +2,7 @@
 
 import csv
 import enum
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.containment import Bounds
 from marginface.readers.list_line import NUMBER
+from marginface.untrusted import read_lines
 
 
 class Unit(enum.Enum):
@@ -66,29 +68,30 @@ def _landmark_files(path: Path, root: Path) -> Iterator[Path]:
 
 def _matched(file: Path, names: Sequence[str]) -> np.ndarray:
     """The points of `names`, whose order in the file does not matter."""
-    rows = list(_rows(file))
-    found = np.array([key for key, _ in rows], dtype=bytes)
-    table = np.array([values for _, values in rows], dtype=np.float32).reshape(-1, 5, 2)
-    wanted = np.array([_stem(name) for name in names], dtype=bytes)
-    order = np.argsort(found)
-    places = order[np.searchsorted(found, wanted, sorter=order).clip(max=len(found) - 1)] if rows else []
-    missing = found[places] != wanted if rows else np.ones(len(wanted), dtype=bool)
-    if missing.any():
-        name = names[int(missing.argmax())]
-        raise InputError(f"{file}: has no points for {name}; take the landmark file that belongs to the list.")
+    rows: dict[bytes, int] = {}
+    numbers = array("f")
+    for key, values in _rows(file):
+        if rows.setdefault(key, len(rows)) == len(numbers) // 10:
+            numbers.extend(values)
+    table = np.array(numbers, dtype=np.float32).reshape(-1, 5, 2)
+    places = np.array([rows.get(_stem(name), -1) for name in names], dtype=np.int64)
+    if (places < 0).any():
+        name = names[int((places < 0).argmax())]
+        raise InputError(f"{file}: has no points for {name:.200}; take the landmark file that belongs to the list.")
     return table[places]
 
 
 def _rows(file: Path) -> Iterator[tuple[bytes, list[float]]]:
     """(image without suffix, ten numbers) of each row; the headers have none."""
-    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        fields = csv.reader(stream) if file.suffix == ".csv" else (line.split() for line in stream)
-        try:
-            for row in fields:
-                if len(row) == 11 and NUMBER.fullmatch(row[1]):
-                    yield _stem(row[0]), [float(value) for value in row[1:]]
-        except (ValueError, csv.Error) as error:
-            raise InputError(f"{file}: the points of an image are no numbers: {error}.") from error
+    lines = read_lines(file, errors="surrogateescape", newline="")
+    try:
+        for row in csv.reader(lines) if file.suffix == ".csv" else map(str.split, lines):
+            if len(row) == 11 and NUMBER.fullmatch(row[1]):
+                yield _stem(row[0]), [float(value) for value in row[1:]]
+    except InputError:
+        raise  # is a ValueError, and says already what is wrong
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{file}: the points of an image are no numbers: {error}.") from error
 
 
 def _stem(name: str) -> bytes:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.base import Record
+from marginface.readers.base import Record, read_each
 from marginface.readers.image_size import image_size
 from marginface.readers.list_line import NUMBER, Line, is_list_line, parse_line
 from marginface.readers.list_points import Unit, points_beside, unit_with_box, unit_without_box
 from marginface.readers.listed_images import ListedImages, nearby
 from marginface.readers.names import PackedNames
+from marginface.untrusted import read_lines, read_start
 
 
 class ListReader:
@@ -54,7 +55,7 @@ class ListReader:
         return len(self.labels)
 
     def read(self, indices: Sequence[int]) -> list[Record]:
-        return [self._read_one(int(index)) for index in indices]
+        return read_each(indices, self._read_one)
 
     def _read_one(self, index: int) -> Record:
         image = self._images.read(index)
@@ -80,8 +81,7 @@ class ListReader:
 
 def is_list(path: Path) -> bool:
     """Whether the file is text whose first line with a face in it reads as a line of an image list."""
-    with path.open("rb") as file:
-        start = file.read(1 << 16)
+    start = read_start(path, 1 << 16)
     if b"\0" in start:
         return False
     lines = start.decode("utf-8", "surrogateescape").splitlines()[:20]
@@ -123,18 +123,17 @@ def _read_list(path: Path) -> _Content:
 
 def _lines(path: Path) -> Iterator[Line]:
     first: Line | None = None
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
-        for number, text in enumerate(file, start=1):
-            try:
-                line = parse_line(text)
-                if line is None:
-                    continue
-                first = first or line
-                if (line.points is None, line.box is None) != (first.points is None, first.box is None):
-                    raise ValueError("it has not as many numbers as the lines before")
-            except ValueError as error:
-                raise InputError(f"{path}: line {number} is no line of an image list: {error}.") from error
-            yield line
+    for number, text in enumerate(read_lines(path, errors="surrogateescape"), start=1):
+        try:
+            line = parse_line(text)
+            if line is None:
+                continue
+            first = first or line
+            if (line.points is None, line.box is None) != (first.points is None, first.box is None):
+                raise ValueError("it has not as many numbers as the lines before")
+        except ValueError as error:
+            raise InputError(f"{path}: line {number} is no line of an image list: {error}.") from error
+        yield line
 
 
 def _order(path: Path, written: list[str]) -> list[int]:
@@ -143,7 +142,7 @@ def _order(path: Path, written: list[str]) -> list[int]:
         return list(range(len(written)))
     values = [float(label) for label in written]
     for value in values:
-        if value < 0 or value != int(value):
+        if not 0 <= value < 1 << 53 or value != int(value):
             raise InputError(f"{path}: the label {value:g} is not a whole number from 0 on.")
     return sorted(range(len(values)), key=values.__getitem__)
 

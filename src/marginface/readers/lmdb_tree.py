@@ -8,6 +8,8 @@ sorted by key. Of a branch a node names a page, of a leaf it holds the value or 
 import mmap
 import struct
 
+from marginface.untrusted import LARGEST_IMAGE
+
 PAGE_HEADER = struct.Struct("<QHHHH")
 NODE = struct.Struct("<HHHH")  # size or page (low, high), flags (or page, highest), length of the key
 META = struct.Struct("<IIQQ")  # magic, version, address, size of the map
@@ -94,6 +96,8 @@ class Tree:
             at = page * self._page_size + PAGE_HEADER.size
         elif flags:
             raise ValueError(f"byte {node}: a value of a kind that is not read")
+        if size > LARGEST_IMAGE:
+            raise ValueError(f"byte {node}: a value of {size:,} bytes")
         return self._bytes(at, size)
 
     def _bytes(self, start: int, count: int) -> bytes:

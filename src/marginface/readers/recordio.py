@@ -10,11 +10,12 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers import sidecar
-from marginface.readers.base import Record
+from marginface.readers.base import MOST_CLASSES, Record, read_each
 from marginface.readers.containment import Bounds
 from marginface.readers.mapped import map_file
 from marginface.readers.recordio_format import FIRST, HEADER, LONGEST, MAGIC, read_image, read_record, unpack_range
 from marginface.readers.recordio_index import load_index
+from marginface.untrusted import read_start
 
 EXACT = 1 << 24  # float32, in which InsightFace stores keys and labels, is exact up to here
 DAMAGED = -1  # instead of a label
@@ -73,7 +74,7 @@ class RecordIOReader:
         return labels
 
     def read(self, indices: Sequence[int]) -> list[Record]:
-        return [self._read_one(int(index)) for index in indices]
+        return read_each(indices, self._read_one)
 
     def _read_one(self, index: int) -> Record:
         try:
@@ -143,9 +144,8 @@ class RecordIOReader:
         file = self.path.with_name("property")
         if not file.is_file():
             return None
-        with file.open("rb") as stream:
-            text = stream.read(100).split(b",")[0].strip()
-        if not text.isdigit() or int(text) == 0:
+        text = read_start(file, 100).split(b",")[0].strip()
+        if not text.isdigit() or not 0 < int(text) <= MOST_CLASSES:
             raise InputError(f"{file}: should start with the number of classes, as in 10572,112,112.")
         return int(text)
 
@@ -167,11 +167,17 @@ class RecordIOReader:
         stated = np.where(words[:, 2] == 0, words[:, 3], words[:, 8]).astype("<u4").view("<f4").astype(np.float64)
         short = (words[:, 1] >> 29 == FIRST) & (words[:, 1] & LONGEST < HEADER.size + 4)
         odd = (words[:, 0] != MAGIC) | short | ~((stated >= 0) & (stated < EXACT) & (stated == np.trunc(stated)))
+        size = 0
         for at in np.flatnonzero(odd):
             try:
-                stated[at] = self._read_one(rows[at]).label  # slow and exact
+                record = self._read_one(rows[at])  # slow and exact
             except InputError:
                 stated[at] = DAMAGED
+                continue
+            stated[at] = record.label
+            size += len(record.image)
+            if size > len(self._data):
+                self._refuse(rows[at], "its image is that of other records too")
         return stated.astype(np.int64)
 
     def _words(self, offsets: np.ndarray, count: int) -> np.ndarray:
@@ -183,8 +189,7 @@ class RecordIOReader:
 
 def is_recordio(path: Path) -> bool:
     """Whether the file starts as RecordIO does."""
-    with path.open("rb") as file:
-        return file.read(4) == MAGIC.to_bytes(4, "little")
+    return read_start(path, 4) == MAGIC.to_bytes(4, "little")
 
 
 def _compact(keys: np.ndarray) -> range | np.ndarray:

@@ -10,6 +10,8 @@ import mmap
 import struct
 from collections.abc import Sequence
 
+from marginface.untrusted import LARGEST_IMAGE
+
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 LONGEST = (1 << 29) - 1
@@ -25,10 +27,14 @@ def read_record(data: bytes | mmap.mmap, offset: int) -> tuple[bytes, int]:
     Raises ValueError, naming the byte, if none starts there or it is cut short.
     """
     parts: list[bytes] = []
+    size = 0
     while True:
         kind, length = _chunk(data, offset)
         if kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
             raise ValueError(f"byte {offset}: the parts of a split record are out of order")
+        size += length + len(MAGIC_BYTES)
+        if size > LARGEST_IMAGE:
+            raise ValueError(f"byte {offset}: a record of more than {LARGEST_IMAGE:,} bytes")
         parts.append(data[offset + CHUNK.size : offset + CHUNK.size + length])
         offset += CHUNK.size + length + (-length & 3)
         if kind in (WHOLE, LAST):
@@ -71,7 +77,7 @@ def read_image(data: bytes | mmap.mmap, offset: int) -> tuple[float, bytes]:
         magic, word, flag, label = PLAIN.unpack_from(data, offset)
         end = offset + CHUNK.size + word
         # nearly all records: whole, with one label; the image is copied once
-        if magic == MAGIC and flag == 0 and HEADER.size <= word <= LONGEST and end <= len(data):
+        if magic == MAGIC and flag == 0 and HEADER.size <= word < LARGEST_IMAGE and end <= len(data):
             return label, data[offset + CHUNK.size + HEADER.size : end]
     label, _, image = unpack(read_record(data, offset)[0])
     return label, image

@@ -11,6 +11,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers import sidecar
 from marginface.readers.recordio_format import HEADER, MAGIC_BYTES, read_record
+from marginface.untrusted import LONGEST_LINE, open_file
 
 BLOCK = 1 << 22  # bytes of the text parsed at a time
 
@@ -62,9 +63,9 @@ def parse_index(index: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _line_blocks(index: Path) -> Iterator[bytes]:
     """The file in blocks of whole lines, each ending with a newline."""
-    with index.open("rb") as file:
+    with open_file(index) as file:
         while block := file.read(BLOCK):
-            block += file.readline()
+            block += file.readline(LONGEST_LINE)
             yield block if block.endswith(b"\n") else block + b"\n"
 
 

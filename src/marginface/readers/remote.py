@@ -20,6 +20,7 @@ from marginface.readers.archive_index import BLOCK, is_tar
 from marginface.readers.extras import load_extra
 from marginface.readers.shards import ShardsReader
 from marginface.readers.sidecar import cache_folder
+from marginface.untrusted import read_lines, read_start
 
 SAFE = re.compile(r"[\w.~:/?#\[\]@!&+,=%-]+", re.ASCII)  # of a URL in a file: nothing that a shell would understand
 REMOTE = re.compile(r"pipe:|[a-z][a-z0-9+]+://", re.IGNORECASE)
@@ -33,8 +34,7 @@ def is_remote(spec: str) -> bool:
 
 def is_url_list(path: Path) -> bool:
     """Whether the first line of a text file is a URL."""
-    with path.open("rb") as file:
-        return is_remote(file.read(16).decode("ascii", "replace"))
+    return is_remote(read_start(path, 16).decode("ascii", "replace"))
 
 
 def open_remote(spec: str) -> ShardsReader:
@@ -45,7 +45,7 @@ def open_remote(spec: str) -> ShardsReader:
 
 def open_url_list(path: Path, allow_outside: bool = False) -> ShardsReader:
     """Shards at the URLs of a text file, one per line. Files of this machine only with `allow_outside`."""
-    urls = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    urls = [line.strip() for line in read_lines(path, errors="replace") if line.strip()]
     for number, url in enumerate(urls, start=1):
         if not is_remote(url):
             raise InputError(f"{path}: line {number} is no URL: {url!r:.100}.")

@@ -1,6 +1,5 @@
 """WebDataset shards on disk, read at random: no library is needed for that. Opened by `open_reader`."""
 
-import json
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -11,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.readers.archive_index import Member, is_tar, tar_members
-from marginface.readers.base import Record
+from marginface.readers.archive_index import Member, check_image, is_tar, tar_members
+from marginface.readers.base import MOST_CLASSES, Record, read_each
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.mapped import map_file
 from marginface.readers.names import spelt
+from marginface.untrusted import parse_json
 
 LONGEST_TEXT = 1 << 16  # bytes of a label or of what is said about an image
-MOST_CLASSES = 1 << 32
 
 
 @dataclass
@@ -66,7 +65,7 @@ class ShardsReader:
         return len(self.labels)
 
     def read(self, indices: Sequence[int]) -> list[Record]:
-        return [self._read_one(int(index)) for index in indices]
+        return read_each(indices, self._read_one)
 
     def _read_one(self, index: int) -> Record:
         shard, offset, size, _, _ = self._places[index].tolist()
@@ -86,6 +85,7 @@ class ShardsReader:
                 continue
             about = parts.get(".json")
             try:
+                check_image(image)
                 if ".cls" not in parts:
                     raise ValueError("it has no .cls with its class number")
                 label = int(_text(data, parts[".cls"]))
@@ -101,8 +101,8 @@ class ShardsReader:
         """What the JSON of a sample says; nothing if it is damaged, since the image and its label are not."""
         shard, _, _, offset, size = self._places[index].tolist()
         try:
-            about = json.loads(self._data[shard][offset : offset + size] or b"{}")
-        except (ValueError, RecursionError):
+            about = parse_json(self._data[shard][offset : offset + size] or b"{}")
+        except ValueError:
             return {}
         return about if isinstance(about, dict) else {}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.files import replace_file
-from marginface.readers.mapped import NPY_ERRORS
+from marginface.readers.numpy_files import read_npy
 
 LABELS = ".labels.npy"
 
@@ -41,8 +41,8 @@ def load_labels(source: Path, length: int) -> np.ndarray | None:
     if file is None:
         return None
     try:
-        labels = np.load(file, mmap_mode="r", allow_pickle=False)  # takes no memory for what it claims
-    except NPY_ERRORS:
+        labels = read_npy(file)  # takes no memory for what it claims
+    except (OSError, ValueError):
         return None
     return np.array(labels) if labels.shape == (length,) and labels.dtype == np.int64 else None
 

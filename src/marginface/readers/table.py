@@ -1,6 +1,5 @@
 """Labelled images in Parquet files and in folders saved by Hugging Face `datasets`. Opened by `open_reader`."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from marginface.errors import InputError
 from marginface.readers.base import Record
 from marginface.readers.names import spelt
 from marginface.readers.table_parts import Table
+from marginface.untrusted import parse_json
 
 IMAGES = ("image", "img", "jpg", "png", "face", "bytes")
 LABELS = ("label", "labels", "identity", "person", "person_id", "subject", "class", "cls", "target", "id")
@@ -95,8 +95,8 @@ def encoded_image(value: Any, where: str) -> tuple[bytes, str | None]:
 def _declared_names(schema: Any, column: str) -> list[str]:
     """The names of a ClassLabel of `datasets`, from the metadata of the file; empty if there is none."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column]["names"]
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError, TypeError):
         return []
     return [spelt(str(name)) for name in names] if isinstance(names, list) else []

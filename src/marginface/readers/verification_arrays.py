@@ -1,6 +1,5 @@
 """Verification sets kept as one big array: AdaFace's memfiles, and `.npy` + issame.txt. For `open_verification`."""
 
-import json
 import math
 from pathlib import Path
 
@@ -9,7 +8,10 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.containment import Bounds
-from marginface.readers.mapped import NPY_ERRORS
+from marginface.readers.numpy_files import read_npy
+from marginface.untrusted import LARGEST_IMAGE, free_memory, read_json, read_text
+
+MEMORY = 32  # bytes that a byte of issame.txt may take
 
 
 def _record(array: np.ndarray, position: int, name: str) -> Record:
@@ -45,8 +47,9 @@ def read_memfile(path: Path, bounds: Bounds) -> VerificationSet:
             f" shape {shape} as its .conf says."
         )
     array = np.memmap(data, dtype="<f4", mode="r", shape=shape)
-    issame = _load(listed).ravel().astype(bool)
-    return _verification_set(array, issame, data, folder.name)
+    if not listed.is_file():
+        raise InputError(f"{listed}: missing; it says which pairs are the same person.")
+    return _verification_set(array, _load(listed), data, folder.name)
 
 
 def is_arrays(path: Path) -> bool:
@@ -60,7 +63,7 @@ def read_arrays(path: Path, bounds: Bounds) -> VerificationSet:
     if len(files) != 1:
         raise InputError(f"{path}: should hold one .npy file beside issame.txt, not {len(files)}.")
     bounds.check_all((files[0], path / "issame.txt"))
-    words = (path / "issame.txt").read_text(encoding="ascii", errors="replace").split()
+    words = read_text(path / "issame.txt", free_memory() // MEMORY, "ascii", "replace").split()
     for line, word in enumerate(words):
         if word.lower() not in ("0", "1", "true", "false"):
             raise InputError(f"{path / 'issame.txt'}: line {line + 1} is neither 0 nor 1.")
@@ -77,7 +80,7 @@ def _memfile(path: Path) -> Path | None:
 
 def _configured_shape(conf: Path) -> tuple[int, ...]:
     try:
-        entries = json.loads(conf.read_bytes())
+        entries = read_json(conf)
         shape, dtype = tuple(entries["shape"]), entries["dtype"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{conf}: should be JSON with a shape and a dtype.") from error
@@ -89,20 +92,20 @@ def _configured_shape(conf: Path) -> tuple[int, ...]:
 def _load(file: Path) -> np.ndarray:
     """A mapped array; never unpickles."""
     try:
-        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-        return array
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: missing; it says which pairs are the same person.") from error
-    except NPY_ERRORS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{file}: not an array that can be read: {reason:.300}.") from error
+        return read_npy(file)
+    except InputError:
+        raise  # is a ValueError, and says already what is wrong
+    except ValueError as error:
+        raise InputError(f"{file}: not an array that can be read: {error!s:.300}.") from error
 
 
 def _verification_set(array: np.ndarray, issame: np.ndarray, file: Path, name: str) -> VerificationSet:
     faces = array.ndim == 4 and 3 in (array.shape[1], array.shape[3]) and array.dtype in (np.uint8, np.float32)
     if not faces:
         raise InputError(f"{file}: an array of {array.dtype} {array.shape} is no set of colour images.")
-    if len(array) != 2 * len(issame) or len(issame) == 0:
-        raise InputError(f"{file}: has {len(array)} images, but there are {len(issame)} pairs; two a pair are needed.")
+    if len(array) != 2 * issame.size or issame.size == 0:
+        raise InputError(f"{file}: has {len(array)} images, but there are {issame.size} pairs; two a pair are needed.")
+    if array[0].nbytes > LARGEST_IMAGE:
+        raise InputError(f"{file}: an array of {array.dtype} {array.shape} holds larger images than are read.")
     images = LazyRecords(len(array), lambda position: _record(array, position, name))
-    return VerificationSet(images, issame, name)
+    return VerificationSet(images, issame.ravel().astype(bool), name)

@@ -10,6 +10,7 @@ header with is_same      CSV such as CVLface's pairs.csv: index,A,B,is_same,coss
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,20 @@ from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.containment import Bounds
 from marginface.readers.listed_images import ListedImages
 from marginface.readers.names import PackedNames
+from marginface.untrusted import free_memory, read_lines, read_start
 
 IMAGE = re.compile(r"\.(jpe?g|png|bmp|webp|ppm|pgm)$", re.IGNORECASE)
 SEPARATOR = re.compile(r"[\s,]+")
 FLAGS = {"0": False, "1": True, "false": False, "true": True}
 Pair = tuple[str, str, bool]
+MEMORY = 32  # bytes that a byte of a list may take
 
 
 def is_pair_list(path: Path) -> bool:
     """Whether one of the first lines of the text reads as a pair, or the file is MagFace's pair.list."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        start = file.read(1 << 14)
+    start = read_start(path, 1 << 14)
     if b"\0" in start:
         return False
     lines = start.decode("utf-8", "replace").splitlines()[:3]
@@ -43,7 +45,7 @@ def read_pair_list(path: Path, bounds: Bounds) -> VerificationSet:
 
     Raises InputError naming the line that is no pair, the first image if that is nowhere, or one that leads out.
     """
-    lines = [line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line.strip()]
+    lines = [line for line in _lines(path) if line.strip()]
     pairs = _magface(path, lines, bounds) if _is_magface(path) else _pairs(path, lines)
     if not pairs:
         raise InputError(f"{path}: names no pairs.")
@@ -55,6 +57,12 @@ def read_pair_list(path: Path, bounds: Bounds) -> VerificationSet:
         return Record(images.read(position), position // 2, names[position])
 
     return VerificationSet(LazyRecords(len(names), record), issame, path.stem)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.stat().st_size > (most := free_memory() // MEMORY):
+        raise InputError(f"{path}: has {path.stat().st_size:,} bytes, more than the {most:,} that memory allows.")
+    return (line.rstrip("\n") for line in read_lines(path, errors="surrogateescape"))
 
 
 def _pairs(path: Path, lines: list[str]) -> list[Pair]:
@@ -113,7 +121,7 @@ def _images_beside(path: Path) -> Path:
 
 def _magface(path: Path, lines: list[str], bounds: Bounds) -> list[Pair]:
     bounds.check(_images_beside(path))
-    images = _images_beside(path).read_text("utf-8", errors="surrogateescape").split()
+    images = [word for line in _lines(_images_beside(path)) for word in line.split()]
     flags = [line.split()[-1] for line in lines]
     if len(images) != 2 * len(flags):
         raise InputError(f"{path}: has {len(flags)} pairs, but img.list {len(images)} images instead of twice as many.")

@@ -1,7 +1,8 @@
-"""Arrays from npz files, their claims checked before memory is taken. For embeddings, results and caches."""
+"""Arrays from npy and npz files, their claims checked before memory is taken."""
 
 import io
 import math
+import mmap
 from collections.abc import Container
 from pathlib import Path
 
@@ -15,6 +16,7 @@ FREE_GROWTH, GROWTH = 1 << 28, 100
 """An array may unpack to so many bytes, and more only by this factor: names and flags shrink, embeddings do not."""
 EMPTY_SIDE = 4096
 """The longest side of an array without elements: a side of 0 hides the size of the others."""
+LONGEST_HEADER = 1 << 16
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -36,10 +38,15 @@ def read_npz(path: Path, wanted: Container[str] | None = None) -> dict[str, np.n
     return {name: _array(name, zip_content(data, member)) for name, member in chosen.items()}
 
 
-def _array(name: str, content: bytes) -> np.ndarray:
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a file of numpy.save, mapped and read-only. Raises as `read_npz`."""
+    return _array(path.name, map_file(path))
+
+
+def _array(name: str, content: bytes | mmap.mmap) -> np.ndarray:
     """A view of the content of an npy file."""
     try:
-        file = io.BytesIO(content)
+        file = io.BytesIO(content[:LONGEST_HEADER])
         version = np.lib.format.read_magic(file)
         shape, fortran, dtype = HEADERS[version](file)
         size, start = math.prod(shape) * dtype.itemsize, file.tell()
