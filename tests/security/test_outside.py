@@ -13,12 +13,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ijb_set import write_ijb
 from marginface import cli
 from marginface.convert import convert
+from marginface.detection.base import onnx_session
+from marginface.detection.yunet import YuNet
 from marginface.embedder import Embedder, ModelConfig
 from marginface.errors import InputError
 from marginface.evaluate import open_benchmark
@@ -31,6 +34,7 @@ from marginface.readers.verification import open_verification
 from marginface.training.build import create_loader
 from marginface.training.config import Config
 from marginface.training.mixing import OldConfig
+from marginface.video.annotate import open_video
 from people import write_people
 from readers_have import write_tinyface
 
@@ -615,6 +619,97 @@ def test_verbs_refuse_and_obey(home: Path, verb: str, door: Callable, capsys: py
     assert "--allow-outside" in told
     assert not {path.name for path in Path().iterdir()} - {"model", "private", "sets", "cache"}
     cli.main([*words, "--allow-outside"])
+
+
+# doors into other programs
+
+
+FILMS = {
+    "concat": "ffconcat version 1.0\nfile private/secret.mp4\n",
+    "whole path": "ffconcat version 1.0\nfile {0}/private/secret.mp4\n",
+    "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1.0,\n{0}/private/secret.mp4\n#EXT-X-ENDLIST\n",
+    "HLS of URLs": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1.0,\nfile://{0}/private/secret.mp4\n#EXT-X-ENDLIST\n",
+    "SDP": "v=0\nc=IN IP4 127.0.0.1\nm=video 5000 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+}
+
+
+@pytest.mark.parametrize("kind", FILMS)
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".m3u8", ".ffconcat", ".ts"])
+def test_a_film_is_no_list_of_films(home: Path, kind: str, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|protocol_whitelist;file,http")
+    film = cv2.VideoWriter("private/secret.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10, (112, 112))
+    for _ in range(10):
+        film.write(SECRET)
+    film.release()
+    assert open_video("private/secret.mp4").read()[0]
+    (home.parent.parent / f"film{suffix}").write_text(FILMS[kind].format(Path.cwd()))
+    with pytest.raises(InputError, match=rf"film{suffix}: the video cannot be opened"):
+        open_video(f"film{suffix}")
+
+
+@pytest.mark.parametrize("location", ["../private/secret.bin", "{0}/private/secret.bin", "link.bin"])
+def test_a_network_holds_its_own_weights(home: Path, location: str) -> None:
+    onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    (private(home) / "secret.bin").write_bytes(b"SECRET!!")
+    (home / "link.bin").symlink_to(private(home) / "secret.bin")
+    weights = onnx.TensorProto(name="w", data_type=onnx.TensorProto.UINT8, dims=[8], data_location=1)
+    for key, value in (("location", location.format(Path.cwd())), ("length", "8")):
+        weights.external_data.add(key=key, value=value)
+    value = onnx.helper.make_tensor_value_info
+    sides = value("x", onnx.TensorProto.UINT8, [8]), value("y", onnx.TensorProto.UINT8, [8])
+    node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [sides[0]], [sides[1]], [weights])
+    opset = [onnx.helper.make_opsetid("", 14)]
+    file = home / "network.onnx"
+    file.write_bytes(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+    with pytest.raises(InputError, match=r"network.onnx cannot be read as an ONNX network"):
+        onnx_session(file)
+    for overlong in (b"\n\x08location", b"\n\x88\x00location", b"\x8a\x80\x00\x88\x80\x00location"):
+        file.write_bytes(file.read_bytes().replace(b"\n\x08location", overlong))
+        with pytest.raises(InputError, match=r"network.onnx keeps its weights in another file"):
+            YuNet(file)
+
+
+LINES = {
+    "https://host/a.tar'; touch pwned; echo '": "letters that are none of a URL's",
+    "https://host/$(touch pwned).tar": "letters that are none of a URL's",
+    "https://host/`touch${IFS}pwned`.tar": "letters that are none of a URL's",
+    "ais://bucket/a.tar&pwned": "letters that are none of a URL's",
+    "gs://bucket/a.tar|pwned": "letters that are none of a URL's",
+    "PIPE:touch pwned": "is a command",
+    "https://host/a.tar::pipe:touch pwned": "is a command",
+    "FILE:///etc/passwd": "is a file of this machine",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_list_of_shards_runs_nothing(home: Path, line: str) -> None:
+    pytest.importorskip("webdataset")
+    (home / "urls.txt").write_text(f"https://127.0.0.1:9/a.tar?x=1&y=2\n{line}\n")
+    with pytest.raises(InputError, match=rf"urls.txt: line 2 .*{LINES[line]}"):
+        open_reader(home / "urls.txt")
+    assert not Path("pwned").exists()
+
+
+@pytest.mark.parametrize("where", ["data", "old"])
+@pytest.mark.parametrize(
+    "spec", ["pipe:touch pwned", "Pipe:touch pwned", "https://127.0.0.1:9/a.tar::pipe:touch pwned"]
+)
+def test_a_configuration_runs_nothing(home: Path, where: str, spec: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Be it a recipe or the run of a stranger; what the user types is his own."""
+    pytest.importorskip("webdataset")
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(yaml.safe_dump({where: {"train": spec}}))
+    for words in (["--config", "run/config.yaml"], ["--resume", "run"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["train", *words])
+        assert f"{where}.train of the configuration is a command" in capsys.readouterr().err
+        assert not Path("pwned").exists()
+    if spec == "pipe:touch pwned" and where == "data":
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["train", "--config", "run/config.yaml", "--data.train", spec])
+        assert "pipe:touch pwned: is no tar file" in capsys.readouterr().err
+        assert Path("pwned").exists()
 
 
 # what is the user's own choice stays easy

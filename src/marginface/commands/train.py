@@ -2,10 +2,13 @@
 
 import difflib
 import re
+import shlex
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from marginface.errors import InputError
+from marginface.readers.remote import is_command
 from marginface.training.config import Config, recipe_or_file
 from marginface.training.config_file import check_config_file
 from marginface.training.openvino_options import BASE, speaks_openvino, translated
@@ -29,6 +32,7 @@ def run(options: Namespace, command: str) -> None:
     parser.add_class_arguments(Config)
     fields = {name: value for name, value in options.as_dict().items() if name in Config.__dataclass_fields__}
     config = Config(**vars(parser.instantiate(parser.parse_object(fields))))
+    _refuse_commands(config, shlex.split(command))
     named = re.search(r" --name\b", command) is not None
     start_training(config, resume=options.resume, numbered=not named, command=command, console=Console())
 
@@ -63,6 +67,15 @@ def prepared(words: list[str]) -> list[str]:
             word = "--config=" + _checked(word.partition("=")[2])
         prepared.append(word)
     return prepared
+
+
+def _refuse_commands(config: Config, words: list[str]) -> None:
+    """A configuration, which may be a stranger's run, must not run a command that nobody has typed."""
+    for name, spec in (("data.train", config.data.train), ("old.train", config.old.train)):
+        if is_command(spec) and not any(spec in word for word in words):
+            raise InputError(
+                f"{name} of the configuration is a command, {spec!r:.200}; a file must not run any: give it as --{name}"
+            )
 
 
 def _checked(config: str) -> str:

@@ -1,5 +1,6 @@
 """YuNet (Wu et al., 2023) through OpenCV, from an ONNX file that the user has: face_detection_yunet_2023mar.onnx."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,10 @@ import numpy as np
 
 from marginface.detection.base import Faces
 from marginface.errors import InputError
+from marginface.untrusted import read_bytes
+
+EXTERNAL = re.compile(rb"(\n|\x8a\x80*\0)(\x08|\x88\x80*\0)location")
+"""In protobuf, however its numbers are spelt: where a tensor's weights lie. OpenCV would read any file."""
 
 
 class YuNet:
@@ -15,6 +20,8 @@ class YuNet:
     def __init__(self, file: str | Path, threshold: float = 0.7, longest: int = 1280) -> None:
         if not Path(file).is_file():
             raise InputError(f"{file} is not there; give the path of YuNet's .onnx file")
+        if EXTERNAL.search(read_bytes(file)):
+            raise InputError(f"{file} keeps its weights in another file; give YuNet's file with the weights inside")
         try:
             self._network = cv2.FaceDetectorYN.create(str(file), "", (320, 320), threshold)
         except cv2.error as error:

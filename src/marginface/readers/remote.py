@@ -22,7 +22,8 @@ from marginface.readers.shards import ShardsReader
 from marginface.readers.sidecar import cache_folder
 from marginface.untrusted import read_lines, read_start
 
-SAFE = re.compile(r"[\w.~:/?#\[\]@!&+,=%-]+", re.ASCII)  # of a URL in a file: nothing that a shell would understand
+SAFE = re.compile(r"(https?:[\w.~:/?#@&+,=%-]+|[\w.~:/?#@+,=%-]+)", re.ASCII | re.IGNORECASE)
+"""URLs that a file may name: the programs that fetch them may be started through a shell, which knows other letters."""
 REMOTE = re.compile(r"pipe:|[a-z][a-z0-9+]+://", re.IGNORECASE)
 AT_ONCE = 4  # downloads
 
@@ -37,6 +38,11 @@ def is_url_list(path: Path) -> bool:
     return is_remote(read_start(path, 16).decode("ascii", "replace"))
 
 
+def is_command(spec: str) -> bool:
+    """Whether opening this would run a command, by itself or as one of several sources."""
+    return any(part.lower().startswith("pipe:") for part in spec.split("::"))
+
+
 def open_remote(spec: str) -> ShardsReader:
     """Shards at URLs such as https://host/train-{000000..000099}.tar, several separated by `::`."""
     expand = load_extra("webdataset.shardlists", "webdataset", Path(spec)).expand_urls
@@ -49,10 +55,12 @@ def open_url_list(path: Path, allow_outside: bool = False) -> ShardsReader:
     for number, url in enumerate(urls, start=1):
         if not is_remote(url):
             raise InputError(f"{path}: line {number} is no URL: {url!r:.100}.")
-        if url.lower().startswith("pipe:"):
+        if is_command(url):
             raise InputError(f"{path}: line {number} is a command; a file must not run any, give it to the option.")
         if not SAFE.fullmatch(url):
-            raise InputError(f"{path}: line {number} holds characters that no URL has: {url!r:.100}; escape them.")
+            raise InputError(
+                f"{path}: line {number} holds letters that are none of a URL's: {url!r:.100}; escape them as %20."
+            )
         if url.lower().startswith("file:") and not allow_outside:
             raise InputError(f"{path}: line {number} is a file of this machine; read it with --allow-outside.")
     load_extra("webdataset", "webdataset", path)

@@ -35,6 +35,11 @@ VIDEOS = (
 )
 """What a video's name ends in; all other files are taken for photographs."""
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+FFMPEG = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+ONLY = {
+    "format_whitelist": "mov,mp4,3gp,m4v,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf,flv,ogg",
+    "protocol_whitelist": "file",
+}
 
 
 @dataclass(frozen=True)
@@ -69,21 +74,31 @@ def identify_video(
     """
     if every < 1:
         raise InputError(f"--every is {every}; give 1 or more")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said below, in one sentence
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     with ExitStack() as held:
-        video = cv2.VideoCapture(source)
+        video = open_video(source)
         held.callback(video.release)
-        if not video.isOpened():
-            what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
-            raise InputError(
-                f"{what} cannot be opened; give a photograph, a folder, a video, or the number of a camera"
-            )
         writer = None
         if save:
             rate = video.get(cv2.CAP_PROP_FPS) or 25.0
             writer = held.enter_context(_writing(save, rate, overwrite, str(source)))
         yield from _frames(video, _Namer(gallery, eye, threshold, every), frames, writer)
+
+
+def open_video(source: str | int) -> cv2.VideoCapture:
+    """A video file, or a camera by its number. Raises InputError for anything else.
+
+    FFmpeg would also follow playlists, such as of HLS and its own concat, to other files of this machine, whatever
+    the file is called: only formats that hold their frames themselves are opened.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said below, in one sentence
+    given = [part for part in os.environ.get(FFMPEG, "").split("|") if part and part.partition(";")[0] not in ONLY]
+    os.environ[FFMPEG] = "|".join([*given, *(f"{key};{value}" for key, value in ONLY.items())])
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    video = cv2.VideoCapture(source)
+    if not video.isOpened():
+        what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
+        raise InputError(f"{what} cannot be opened; give a photograph, a folder, a video, or the number of a camera")
+    return video
 
 
 def _frames(
