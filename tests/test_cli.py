@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import yaml
 
 from marginface import cli
 from marginface.commands import backbones, train
+from marginface.files import replace_folder
 from marginface.training.config import Config, recipe_rows
 from people import write_people
 
@@ -155,3 +157,35 @@ def test_lists_print(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     for word, expected in (("recipes", "quickstart"), ("backbones", "mobilefacenet"), ("margins", "adaface")):
         cli.main([word])
         assert expected in capsys.readouterr().out
+
+
+def test_asked_to_end_a_command_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(SystemExit) as stopped, cli._orderly_exit(), replace_folder(tmp_path / "out") as temporary:
+            (temporary / "a").write_text("a")
+            try:
+                signal.raise_signal(number)
+            finally:
+                signal.raise_signal(number)  # as launchers do, which pass on what the terminal said already
+        assert stopped.value.code == 128 + number
+        assert list(tmp_path.iterdir()) == []
+        assert signal.getsignal(number) is signal.SIG_DFL
+    monkeypatch.setattr(cli, "ECHO", -1.0)
+    raised = []
+    with pytest.raises(SystemExit), cli._orderly_exit():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            monkeypatch.setattr(signal, "raise_signal", raised.append)
+            signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert raised == [signal.SIGTERM]  # asked again later, it ends at once
+
+
+def test_nohup_holds() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._orderly_exit():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,15 +2,20 @@
 
 import importlib
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from marginface.commands import COMMANDS
 from marginface.errors import InputError, Stopped
+from marginface.training.signals import ECHO
 
 set_parsing_settings(import_path_denylist=["*"])  # a configuration's values name no modules to import
 
@@ -21,13 +26,14 @@ def main(words: Sequence[str] | None = None) -> None:
     verb = words[0] if words else ""
     module = importlib.import_module(f"marginface.commands.{verb}") if verb in COMMANDS else None
     try:
-        if module is not None and hasattr(module, "prepared"):
-            parsed = [verb, *module.prepared(words[1:])]
-        else:
-            parsed = words
-        options = _parser(verb, module).parse_args(parsed)
-        if module is not None:
-            module.run(options[verb], shlex.join(["marginface", *words]))
+        with _orderly_exit():
+            if module is not None and hasattr(module, "prepared"):
+                parsed = [verb, *module.prepared(words[1:])]
+            else:
+                parsed = words
+            options = _parser(verb, module).parse_args(parsed)
+            if module is not None:
+                module.run(options[verb], shlex.join(["marginface", *words]))
     except ArgumentError as error:
         message = " ".join(str(error).split())
         _fail(module.explained(message) if module is not None and hasattr(module, "explained") else message, 2)
@@ -39,6 +45,36 @@ def main(words: Sequence[str] | None = None) -> None:
         _fail(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+
+
+@contextmanager
+def _orderly_exit() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP end the command as Ctrl-C does, so that temporary files are removed.
+
+    A second one that comes ECHO or more later ends the process at once. What was ignored, as by nohup, stays ignored.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    since = 0.0
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        nonlocal since
+        if not since:
+            since = time.monotonic()
+            sys.exit(128 + number)
+        if time.monotonic() - since > ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        numbers = []
+    for number in numbers:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fail(message: str, code: int) -> None:
