@@ -159,27 +159,34 @@ def test_lists_print(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         assert expected in capsys.readouterr().out
 
 
-def test_asked_to_end_a_command_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with pytest.raises(SystemExit) as stopped, cli._orderly_exit(), replace_folder(tmp_path / "out") as temporary:
+def test_asked_to_end_a_command_tidies_up(tmp_path: Path) -> None:
+    def work(number: int) -> None:
+        with cli._orderly_exit(), replace_folder(tmp_path / "out") as temporary:
             (temporary / "a").write_text("a")
             try:
                 signal.raise_signal(number)
             finally:
                 signal.raise_signal(number)  # as launchers do, which pass on what the terminal said already
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(SystemExit) as stopped:
+            work(number)
         assert stopped.value.code == 128 + number
         assert list(tmp_path.iterdir()) == []
         assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_asked_again_later_a_command_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
     monkeypatch.setattr(cli, "ECHO", -1.0)
-    raised = []
-    with pytest.raises(SystemExit), cli._orderly_exit():
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            monkeypatch.setattr(signal, "raise_signal", raised.append)
-            signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert raised == [signal.SIGTERM]  # asked again later, it ends at once
+    with cli._orderly_exit():
+        leave = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            leave(signal.SIGTERM, None)
+        monkeypatch.setattr(signal, "raise_signal", raised.append)
+        leave(signal.SIGTERM, None)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert raised == [signal.SIGTERM]
 
 
 def test_nohup_holds() -> None:

@@ -1,29 +1,61 @@
 """`marginface demo`: a local web page that recognises people."""
 
 import threading
+from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
 from marginface.demo.desk import Desk
-from marginface.demo.page import serve_page
+from marginface.demo.server import serve_page
+from marginface.errors import InputError
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0 shows the page to the whole network")
-    parser.add_argument("--port", type=int, default=None, help="by default a free one from 7860 on")
+    parser.add_argument(
+        "--host",
+        type=str,
+        default="127.0.0.1",
+        help="address or name to serve at; 0.0.0.0 is every address of this machine, and needs --password",
+    )
+    parser.add_argument("--port", type=int, default=None, help="by default the first free one from 7860 on")
+    parser.add_argument(
+        "--password",
+        type=str,
+        default="",
+        help="for visitors from other machines, who may then enrol and erase; @FILE reads it from a file",
+    )
     add_gallery(parser)
     add_eye(parser)
     add_threshold(parser)
 
 
 def run(options: Namespace, command: str) -> None:
+    password = _password(options.password)
     eye = open_eye(options)
     threshold, _ = threshold_of(options, eye.model)
+    where = options.host, options.port, password
     with (
         open_gallery(options, eye.model, write=True, make=True) as gallery,
-        serve_page(Desk(gallery, eye), threshold, eye.model.thresholds, options.host, options.port) as address,
+        serve_page(Desk(gallery, eye), threshold, eye.model.thresholds, *where) as address,
     ):
-        Console().print(f"{address} — Ctrl-C ends it", highlight=False)
+        console = Console(soft_wrap=True)
+        console.print(f"{address} (Ctrl-C ends it)", highlight=False)
+        if password:
+            console.print(
+                "Whoever has the password can see who is enrolled, enrol and erase; "
+                "photographs and password cross the network unencrypted."
+            )
         threading.Event().wait()
+
+
+def _password(given: str) -> str:
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"--password {given}: the file cannot be read ({error}); give one with a line of text"
+        ) from error

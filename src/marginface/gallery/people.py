@@ -13,7 +13,7 @@ from marginface.detection import most_central
 from marginface.errors import InputError
 from marginface.files import replace_folder
 from marginface.gallery.models import FaceModel
-from marginface.gallery.photos import Eye, decode_photo, read_file, small_picture
+from marginface.gallery.photos import Eye, Photograph, decode_photo, read_file, small_picture
 from marginface.gallery.search import Matrix
 from marginface.gallery.store import Face, Store
 
@@ -116,9 +116,9 @@ class Gallery:
         # the pictures stay in the store
         self._keep({id: replace(face, picture=b"", id=id) for face, id in zip(new, ids, strict=True)}.values())
 
-    def add_photo(self, name: str, path: str | Path, eye: Eye) -> Enrolment:
+    def add_photo(self, name: str, path: Path | Photograph, eye: Eye) -> Enrolment:
         """Enrols the main face of a photograph. Raises InputError when there is none."""
-        (enrolment,) = enrol(self, [(name, Path(path))], eye)
+        (enrolment,) = enrol(self, [(name, path)], eye)
         if enrolment.outcome == "left out":
             raise InputError(enrolment.reason)
         return enrolment
@@ -218,7 +218,9 @@ def face_of(name: str, image: np.ndarray, source: str, eye: Eye) -> Face:
     )
 
 
-def enrol(gallery: Gallery, photos: Iterable[tuple[str, Path]], eye: Eye, batch: int = 32) -> Iterator[Enrolment]:
+def enrol(
+    gallery: Gallery, photos: Iterable[tuple[str, Path | Photograph]], eye: Eye, batch: int = 32
+) -> Iterator[Enrolment]:
     """Enrols (name, path) in batches that are kept as they come; yields what became of each photograph.
 
     A photograph is known by the SHA-256 of its bytes, so a second run only reads the files. Raises InputError for a

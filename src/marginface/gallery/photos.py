@@ -47,20 +47,33 @@ class Eye:
         return Seen(found, crops, *self.model.embed(crops))
 
 
-def read_photo(path: str | Path) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """A photograph's file that was read already, as `read_photo` and `enrol` take it in place of a path."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_photo(path: str | Path | Photograph) -> np.ndarray:
     """RGB uint8 (H, W, 3), turned as EXIF says. Raises InputError, one sentence, for all that cannot be read."""
     return decode_photo(read_file(path), path)
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str | Path | Photograph) -> bytes:
     """A photograph's file as it is."""
+    if isinstance(path, Photograph):
+        return path.data
     try:
         return read_bytes(path, LARGEST_IMAGE)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def decode_photo(data: bytes, path: str | Path) -> np.ndarray:
+def decode_photo(data: bytes, path: str | Path | Photograph) -> np.ndarray:
     """Like `read_photo`, of bytes that were read from `path`."""
     return decode(Record(data, 0, str(path)))
 
