@@ -8,6 +8,8 @@ from typing import TypeVar
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core already: more threads would only compete for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, by the first test that opens or writes a video
+
 import hypothesis  # after the number of threads is settled
 import pytest
 
