@@ -20,6 +20,7 @@ from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
 from marginface.readers.containment import is_possible
 from marginface.readers.image_size import image_size
+from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.untrusted import LARGEST_IMAGE, read_bytes, read_lines
 
 FindPoints = Callable[[np.ndarray], np.ndarray | None]
@@ -104,7 +105,7 @@ def align_faces(
                 done.written += written
                 done.kept += not written
                 if fitted is not None:
-                    done.fits[f"{PurePosixPath(record.key).with_suffix('.png')}"] = fitted
+                    done.fits[_face_name(record.key)] = fitted
             if progress:
                 progress(min(start + 256, len(chosen)), len(chosen))
     if not done.written + done.kept:
@@ -137,7 +138,7 @@ class _Aligner:
     def align(self, record: Record) -> tuple[Fit | None, bool] | str:
         """(how it fits if that is known, whether it was written now), or why it could not be."""
         try:
-            target = (self.folder / record.key).with_suffix(".png")
+            target = self.folder / _face_name(record.key)
             if not is_possible(str(target)):
                 return "no file can have its name"
             if not target.resolve().is_relative_to(self.folder.resolve()):
@@ -167,6 +168,12 @@ class _Aligner:
 
     def _fit(self, points: np.ndarray, photograph: Sequence[int]) -> Fit:
         return fit(points, (photograph[0], photograph[1]), self.size, self.template)
+
+
+def _face_name(key: str) -> str:
+    """The path of a record's face below the folder."""
+    path = PurePosixPath(key)
+    return str(path.with_suffix(".png") if path.suffix.lower() in IMAGE_SUFFIXES else f"{path}.png")
 
 
 def _shape(record: Record) -> Sequence[int]:

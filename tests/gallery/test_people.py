@@ -239,9 +239,9 @@ def test_names_that_are_not_utf8(store: Store, photos: Path) -> None:
         (photos / path).parent.mkdir()
         (photos / path).write_bytes((photos / f"{name}20.png").read_bytes())
         gallery.add_photo(path.parent.name, photos / path, EYE)
-    assert Gallery(store, MODEL).count() == {r"Andr\udce8": 1, r"Andr\udce9": 1}
+    assert Gallery(store, MODEL).count() == {r"Andr\xe8": 1, r"Andr\xe9": 1}
     assert gallery.erase([os.fsdecode(b"Andr\xe9")]) == 1
-    assert gallery.erase([r"Andr\udce8"]) == 1
+    assert gallery.erase([r"Andr\xe8"]) == 1
 
 
 def test_another_collection_of_other_faces_is_left_alone(store: Store, photos: Path) -> None:

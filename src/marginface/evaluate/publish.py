@@ -13,6 +13,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.evaluate.benchmark import Benchmark, Result
+from marginface.filenames import as_file_name
 from marginface.files import check_files, create_file
 from marginface.metrics.compare import Comparison
 from marginface.metrics.groups import GroupTable
@@ -109,7 +110,7 @@ def write_roc(path: str | Path, results: Sequence[Result], overwrite: bool = Fal
     for name, result in last.items():
         if result.distances is not None:
             lines = openvino_lfw(result.distances / 2, result.trials.same, len(result.trials.folds)).roc_lines()
-            target = Path(path) if len(last) == 1 else Path(path).with_stem(f"{Path(path).stem}-{name}")
+            target = Path(path) if len(last) == 1 else Path(path).with_stem(f"{Path(path).stem}-{as_file_name(name)}")
             with create_file(target, overwrite) as temporary:
                 temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -8,6 +8,7 @@ import numpy as np
 from marginface.embedder import Embedder
 from marginface.export.deployed import Interface
 from marginface.faces.template import ARCFACE_112, template
+from marginface.filenames import as_text
 from marginface.weights.figures import thresholds
 
 
@@ -15,7 +16,7 @@ def metadata(model: Embedder, name: str, interface: Interface, results: list[dic
     """Key -> text. results: of `weights.figures`, from which the thresholds come."""
     return {
         "format": "marginface 1",
-        "name": name,
+        "name": as_text(name),
         **interface.describe(model),
         "mirror image": model.preprocessing.flip,
         "template": json.dumps(np.round(points(model), 4).tolist()),

@@ -11,6 +11,7 @@ import numpy as np
 
 from marginface.detection import most_central
 from marginface.errors import InputError
+from marginface.filenames import as_text
 from marginface.files import replace_folder
 from marginface.gallery.models import FaceModel
 from marginface.gallery.photos import Eye, Photograph, decode_photo, read_file, small_picture
@@ -125,7 +126,7 @@ class Gallery:
 
     def of(self, name: str) -> list[Face]:
         """A person's faces, without pictures. Raises InputError for someone who is not enrolled."""
-        found = [face for face in self._faces if face.name == readable(name)]
+        found = [face for face in self._faces if face.name == as_text(name)]
         if not found:
             raise InputError(f"{name!r} is not in {self.store.address}; `marginface gallery list` tells who is")
         return found
@@ -196,15 +197,10 @@ class Gallery:
 
 def valid_name(name: str) -> str:
     """The name as it is stored. Raises InputError for what cannot be a person's name."""
-    name = readable(name)
+    name = as_text(name)
     if not name.strip() or len(name.encode()) > 500 or name == UNKNOWN:
         raise InputError(f"{name!r} cannot be a person's name; give 1 to 500 bytes, not {UNKNOWN!r}")
     return name
-
-
-def readable(name: str) -> str:
-    """A name of a file, with bytes that are not UTF-8 written as Python does in source code."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def face_of(name: str, image: np.ndarray, source: str, eye: Eye) -> Face:
@@ -214,7 +210,7 @@ def face_of(name: str, image: np.ndarray, source: str, eye: Eye) -> Face:
         raise InputError(f"{source}: no face was found in it")
     seen = eye.look(image, found.at(np.array([most_central(found, *image.shape[:2])])))
     return Face(
-        name, readable(Path(source).name)[-255:], small_picture(seen.crops[0]), float(seen.weights[0]), seen.vectors[0]
+        name, as_text(Path(source).name)[-255:], small_picture(seen.crops[0]), float(seen.weights[0]), seen.vectors[0]
     )
 
 

@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.filenames import as_text
 from marginface.files import create_file
 from marginface.inspect.findings import Findings, summary
 from marginface.loading.decode import decode
@@ -61,7 +62,7 @@ def write_page(path: str | Path, findings: Findings, reader: Reader, overwrite: 
         unreadable=list(findings.unreadable.values())[:200],
     )
     with create_file(path, overwrite) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(as_text(html), encoding="utf-8")
 
 
 class _Pictures:

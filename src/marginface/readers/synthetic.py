@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.filenames import leads_out
 from marginface.files import create_folder
 from marginface.readers.base import Reader, Record
 from marginface.readers.synthetic_render import render
@@ -88,6 +89,8 @@ def write_folder(reader: Reader, path: str | os.PathLike[str], suffix: str = ".p
     with create_folder(path) as folder:
         for start in range(0, len(reader), 256):
             for record in reader.read(range(start, min(start + 256, len(reader)))):
+                if leads_out(record.key):
+                    raise InputError(f"Record {record.key!r:.80} cannot be written: its name leads out of the folder.")
                 _write(record, folder / f"{record.key}{suffix}", options)
 
 

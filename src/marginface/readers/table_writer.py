@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from marginface.filenames import as_text
 from marginface.readers.base import Record
 from marginface.readers.extras import load_extra
 from marginface.readers.writer import Contents, encoded
@@ -30,7 +31,7 @@ class TableWriter:
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
             image = encoded(record)
-            self._waiting.append({"image": {"bytes": image, "path": _utf8(record.key)}, "label": record.label})
+            self._waiting.append({"image": {"bytes": image, "path": as_text(record.key)}, "label": record.label})
             self._shard_bytes += len(image)
             if len(self._waiting) == ROWS_A_GROUP:
                 self._write_group()
@@ -72,13 +73,8 @@ def _schema(pyarrow: Any, contents: Contents) -> Any:
     """The columns, and the features as `datasets` expects them in the metadata."""
     label: dict[str, Any] = {"dtype": "int64", "_type": "Value"}
     if contents.class_names is not None:
-        label = {"names": [_utf8(name) for name in contents.class_names], "_type": "ClassLabel"}
+        label = {"names": list(map(as_text, contents.class_names)), "_type": "ClassLabel"}
     features = {"image": {"_type": "Image"}, "label": label}
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     schema = pyarrow.schema([("image", image), ("label", pyarrow.int64())])
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-
-
-def _utf8(name: str) -> str:
-    """Arrow spells texts in UTF-8: other bytes in the name of a file are written as \\xff."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

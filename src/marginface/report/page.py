@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.filenames import as_text
 from marginface.files import create_file
 from marginface.metrics.compare import Comparison
 from marginface.metrics.groups import GroupTable
@@ -99,7 +100,7 @@ def write_report(
         )
     )
     with create_file(path, overwrite) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(as_text(page), encoding="utf-8")
 
 
 def _benchmark(

@@ -9,6 +9,7 @@ import yaml
 
 from marginface.embedder import ModelConfig, Option
 from marginface.errors import InputError
+from marginface.filenames import check_file_name
 from marginface.loading.loader import DataConfig
 from marginface.softmax.kernels import Precision
 from marginface.training.loggers import LoggerName, check_logger
@@ -187,6 +188,8 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        if self.name:
+            check_file_name(self.name, "name")
         if self.data.batch_size % self.train.accumulate:
             raise InputError(
                 f"data.batch_size {self.data.batch_size} cannot be split into train.accumulate "

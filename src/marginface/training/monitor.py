@@ -11,6 +11,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from marginface.filenames import as_text
 from marginface.files import replace_file
 from marginface.processes import together
 from marginface.softmax import MarginSoftmax
@@ -45,7 +46,7 @@ class Monitor:
         self._trace: Trace | None = None
         if active:
             columns = [*COLUMNS, *(f"margin_{name}" for name in margin_state(head.margin))]
-            columns += [f"{name}_accuracy" for name in benchmarks]
+            columns += [f"{as_text(name)}_accuracy" for name in benchmarks]
             self._csv = MetricsFile(run.metrics_csv, columns, start)
             self._loggers = create_loggers(config.train.logger, run.folder, asdict(config))
             if config.train.profile and start < total:
@@ -113,7 +114,7 @@ class Monitor:
         """A row with the accuracy on each benchmark."""
         if not accuracies:
             return
-        self._write(step, {f"{name}_accuracy": accuracy for name, accuracy in accuracies.items()})
+        self._write(step, {f"{as_text(name)}_accuracy": accuracy for name, accuracy in accuracies.items()})
         shown = "  ".join(f"{name} {accuracy:.4f}" for name, accuracy in accuracies.items())
         self.console.print(f"step {step}/{self.total}  accuracy on unseen people: {shown}", highlight=False)
         self._clock.restart()

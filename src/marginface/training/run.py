@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marginface.errors import InputError
+from marginface.filenames import check_file_name
 from marginface.files import umask
 
 if sys.platform != "win32":
@@ -84,6 +85,7 @@ def create_run(output: str, name: str, numbered: bool, fill: Callable[[Run], Non
     The folder appears with its content. Raises InputError when it exists and is not empty: earlier runs
     are never overwritten.
     """
+    check_file_name(name, "the run's name")
     wanted = Path(output) / name
     wanted.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{wanted.name}.", suffix=".tmp", dir=wanted.parent))

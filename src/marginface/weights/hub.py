@@ -8,6 +8,7 @@ from typing import Any
 
 from marginface.embedder import CONFIG, WEIGHTS, Embedder
 from marginface.errors import InputError
+from marginface.filenames import as_text
 from marginface.weights.figures import markdown
 
 
@@ -45,7 +46,7 @@ def push(model: Embedder, name: str, results: list[dict[str, Any]], licence: str
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     with tempfile.TemporaryDirectory() as folder:
         model.write(Path(folder))
-        (Path(folder) / "README.md").write_text(card(model, name, results, licence), encoding="utf-8")
+        (Path(folder) / "README.md").write_text(as_text(card(model, name, results, licence)), encoding="utf-8")
         try:
             api.create_repo(name, private=private, exist_ok=True)
             files = [hub.CommitOperationAdd(file.name, file) for file in sorted(Path(folder).iterdir())]
