@@ -11,7 +11,7 @@ from marginface.errors import InputError
 from marginface.readers.base import Record
 from marginface.readers.names import spelt
 from marginface.readers.table_parts import Table
-from marginface.untrusted import parse_json
+from marginface.untrusted import LARGEST_IMAGE, parse_json
 
 IMAGES = ("image", "img", "jpg", "png", "face", "bytes")
 LABELS = ("label", "labels", "identity", "person", "person_id", "subject", "class", "cls", "target", "id")
@@ -89,6 +89,8 @@ def encoded_image(value: Any, where: str) -> tuple[bytes, str | None]:
         value, path = value.get("bytes"), value.get("path")
     if not isinstance(value, bytes):
         raise InputError(f"{where}: holds no image bytes; save the data set with the images embedded.")
+    if len(value) > LARGEST_IMAGE:
+        raise InputError(f"{where}: its image has {len(value):,} bytes, more than the {LARGEST_IMAGE:,} that are read.")
     return value, path
 
 

@@ -1,6 +1,7 @@
 """Parquet row groups and Arrow batches behind one face: numbered rows, read part by part. For `table`."""
 
 import functools
+import mmap
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.readers.base import USUAL_SIZE
 from marginface.readers.containment import Bounds
 from marginface.readers.extras import load_extra
+from marginface.readers.mapped import map_file
+from marginface.readers.table_bounds import LARGEST_GROUP, MOST_GROUPS, check_messages, rows_at_once
+from marginface.untrusted import free_memory, read_start
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
-LARGEST_GROUP = 1 << 28  # bytes of a Parquet row group, all of which is read for any image in it
 GROUPS_KEPT = 4
 
 
@@ -53,19 +57,33 @@ class Table:
 
     def column(self, name: str) -> np.ndarray:
         """A whole column, for short values such as labels; texts as objects."""
-        columns = [self._load(number, (name,))[name].to_numpy() for number in range(len(self.parts))]
-        return np.concatenate(columns) if columns else np.empty(0)
+        columns, size = [np.empty(0, np.int64)][: not self.parts], 0
+        for number in range(len(self.parts)):
+            loaded = self._load(number, (name,))
+            size += loaded.nbytes
+            self._check_memory(size, self.parts[number].file)
+            columns.append(loaded[name].to_numpy())
+        return np.concatenate(columns)
 
     def rows(self, indices: Sequence[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
         """The named columns of some rows as Python values, in the order of `indices`."""
         places = np.searchsorted(self._starts, np.asarray(indices, dtype=np.int64), side="right") - 1
         found: dict[int, dict[str, Any]] = {}
+        size = 0
         for number in np.unique(places).tolist():
             columns = self._kept(number, names)
             here = np.flatnonzero(places == number).tolist()
             rows = [int(indices[place] - self._starts[number]) for place in here]
-            found.update(zip(here, self._try(self.parts[number].file, _cells, columns, rows, names), strict=True))
+            cells = self._try(self.parts[number].file, _cells, columns, rows, names)
+            size += sum(_size(cell) for row in cells for cell in row.values())
+            self._check_memory(size, self.parts[number].file)
+            found.update(zip(here, cells, strict=True))
         return [found[place] for place in range(len(indices))]
+
+    def _check_memory(self, size: int, file: Path) -> None:
+        """Raises InputError where cells take more than half of the free memory: a small file may repeat a large one."""
+        if size > USUAL_SIZE and size > free_memory() // 2:
+            raise InputError(f"{file}: the rows read with its rows take {size:,} bytes; take fewer at a time.")
 
     def where(self, index: int) -> str:
         """Names a row in messages."""
@@ -78,6 +96,9 @@ class Table:
             columns = self._try(part.file, part.load, list(names))
         if columns.num_rows != part.rows:
             raise InputError(f"{part.file}: part {number} has {columns.num_rows} rows, not the {part.rows} promised.")
+        for field in columns.schema:
+            if not _is_plain(self.pyarrow.types, field.type):
+                raise InputError(f"{part.file}: its column {field.name} is {field.type!s:.80}, which is not read.")
         return columns
 
     def _try(self, file: Path, action: Callable[..., Any], *arguments: Any) -> Any:
@@ -110,8 +131,7 @@ def table_files(path: Path) -> list[Path]:
 
 
 def _format(file: Path) -> bytes | None:
-    with file.open("rb") as stream:
-        start = stream.read(6)
+    start = read_start(file, 6)
     return next((magic for magic in (PARQUET, ARROW_FILE, ARROW_STREAM) if start.startswith(magic)), None)
 
 
@@ -124,24 +144,63 @@ def _schema(pyarrow: Any, file: Path) -> Any:
 def _parts(pyarrow: Any, file: Path) -> list[Part]:
     if _format(file) != PARQUET:
         table = _arrow(pyarrow, file)
+        _check_rows(file, table.num_rows)
         batches = [pyarrow.Table.from_batches([batch]) for batch in table.to_batches()]
         return [Part(file, batch.num_rows, batch.select) for batch in batches]
-    parquet = _parquet(file)
-    return [_row_group(file, parquet, number) for number in range(parquet.num_row_groups)]
+    parquet, data = _parquet(file), map_file(file)
+    _check_rows(file, parquet.metadata.num_rows)
+    if parquet.num_row_groups > MOST_GROUPS:
+        raise ValueError(f"it claims {parquet.num_row_groups:,} row groups")
+    return [_row_group(pyarrow, file, parquet, data, number) for number in range(parquet.num_row_groups)]
 
 
-def _row_group(file: Path, parquet: Any, number: int) -> Part:
+def _check_rows(file: Path, rows: int) -> None:
+    if not 0 <= rows <= file.stat().st_size:  # each has an image
+        raise ValueError(f"it claims {rows:,} rows in {file.stat().st_size:,} bytes")
+
+
+def _row_group(pyarrow: Any, file: Path, parquet: Any, data: mmap.mmap, number: int) -> Part:
     about = parquet.metadata.row_group(number)
     if about.total_byte_size > LARGEST_GROUP:
         raise InputError(
             f"{file}: row group {number} has {about.total_byte_size:,} bytes, which would be read for every image;"
             f" write the file again with row groups of 100 to 1000 rows."
         )
-    return Part(file, about.num_rows, lambda names: parquet.read_row_group(number, columns=names, use_threads=False))
+    _check_rows(file, about.num_rows)
+
+    def load(names: list[str]) -> Any:
+        columns = [about.column(place) for place in range(about.num_columns)]
+        chosen = [one for one in columns if any(f"{one.path_in_schema}.".startswith(f"{name}.") for name in names)]
+        count = rows_at_once(data, chosen, about.num_rows)
+        batches, size = [], 0
+        for batch in parquet.iter_batches(count, row_groups=[number], columns=names, use_threads=False):
+            batches.append(batch)
+            size += batch.nbytes
+            if size > LARGEST_GROUP:
+                raise ValueError(f"row group {number} unpacks to more than {LARGEST_GROUP:,} bytes")
+        return pyarrow.Table.from_batches(batches) if batches else parquet.read_row_group(number, columns=names)
+
+    return Part(file, about.num_rows, load)
+
+
+def _is_plain(types: Any, kind: Any) -> bool:
+    """Whether cells are texts or bytes that lie behind one another, numbers, names by number, or structs of such."""
+    if types.is_struct(kind):
+        return all(_is_plain(types, kind.field(place).type) for place in range(kind.num_fields))
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(is_kind(kind) for is_kind in (*texts, types.is_integer, types.is_boolean, types.is_floating))
 
 
 def _cells(columns: Any, rows: list[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{name: columns[name][row].as_py() for name in names} for row in rows]
+
+
+def _size(cell: Any) -> int:
+    if isinstance(cell, dict):
+        return sum(map(_size, cell.values()))
+    return len(cell) if isinstance(cell, bytes | str) else 0
 
 
 def _parquet(file: Path) -> Any:
@@ -149,8 +208,11 @@ def _parquet(file: Path) -> Any:
 
 
 def _arrow(pyarrow: Any, file: Path) -> Any:
-    mapped = pyarrow.memory_map(str(file))
-    ipc = pyarrow.ipc
-    table = (ipc.open_file(mapped) if _format(file) == ARROW_FILE else ipc.open_stream(mapped)).read_all()
+    stream = pyarrow.memory_map(str(file)).read_buffer()
+    if _format(file) == ARROW_FILE:  # a stream between two marks and a footer, which is not believed
+        stream = stream.slice(8)
+    messages = pyarrow.ipc.MessageReader.open_stream(stream)
+    check_messages(iter(messages))
+    table = pyarrow.ipc.open_stream(stream).read_all()
     table.validate(full=True)  # offsets that point outside would crash the process
     return table
