@@ -1,7 +1,10 @@
 """Encoded bytes to RGB pixels, on threads: the slowest step from record to batch. Called by the loader."""
 
+import contextlib
 import functools
 import os
+import re
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +18,11 @@ from marginface.readers.image_size import JPEG, image_size
 
 TABLES, AFTER_JFIF = b"\xff\xdb", 20  # the marker of a JPEG's quantisation tables; where its first segment ends
 MAX_PIXELS = 1 << 26  # 200 MB once decoded; what claims to be larger is refused before memory is taken
+LARGE = 1 << 24  # pixels from which on images are decoded one after the other, for the memory that they take
+SCAN, MOST_SCANS = b"\xff\xda", 64  # of a progressive JPEG, each of which goes through the whole image
+MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG; others belong to the pixels
+END_OF_JPEG, START_OF_SCAN = 0xD9, 0xDA
+USUAL_BYTES = 1 << 18  # of an image that is decoded without looking at it first
 
 
 def decode(record: Record) -> np.ndarray:
@@ -82,19 +90,46 @@ def _decode(record: Record, out: np.ndarray | None) -> np.ndarray:
         return out
     try:
         height, width = image_size(record.image)
-        if height * width > MAX_PIXELS:
-            raise ValueError(f"it claims {width}×{height} pixels, more than the {MAX_PIXELS:,} allowed")
-        if not record.image.startswith(JPEG):
-            return _decode_by_opencv(record.image)
-        picture: np.ndarray = simplejpeg.decode_jpeg(record.image)  # which also finds those cut short
-        return _decode_by_opencv(record.image) if _has_exif(record.image) else picture
+        _check_claims(height, width, record.image)
+        with _one_at_a_time(os.getpid()) if height * width > LARGE else contextlib.nullcontext():
+            return _decode_bytes(record.image)
     except (ValueError, cv2.error) as error:
         raise InputError(f"{record.key}: the image cannot be read: {_reason(error)}.") from error
 
 
+def _decode_bytes(data: bytes) -> np.ndarray:
+    if not data.startswith(JPEG):
+        return _decode_by_opencv(data)
+    picture: np.ndarray = simplejpeg.decode_jpeg(data)  # which also finds those cut short
+    return _decode_by_opencv(data) if _has_exif(data) else picture
+
+
+@functools.cache
+def _one_at_a_time(process: int) -> threading.Lock:
+    """A forked process must not inherit a lock that a thread of the first one holds, hence its number in the key."""
+    return threading.Lock()
+
+
+def _check_claims(height: int, width: int, data: bytes) -> None:
+    """Raises ValueError for an image that takes much more memory or time than a photograph."""
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"it claims {width}×{height} pixels, more than the {MAX_PIXELS:,} allowed")
+    if data.startswith(JPEG) and data.count(SCAN) > MOST_SCANS and _has_many_scans(data):
+        raise ValueError(f"it has more than {MOST_SCANS} scans; save it again")
+
+
+def _has_many_scans(data: bytes) -> bool:
+    """Whether these bytes are scans: they also occur in what cameras append, such as a video."""
+    at, scans = 2, 0
+    while (found := MARKER.search(data, at)) and data[found.end() - 1] != END_OF_JPEG and scans <= MOST_SCANS:
+        scans += data[found.end() - 1] == START_OF_SCAN
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return scans > MOST_SCANS
+
+
 def _decoded_into(out: np.ndarray, data: bytes) -> bool:
     """The way of nearly all training images, with nothing that costs time; False for anything out of the ordinary."""
-    if not data.startswith(JPEG) or _has_exif(data):
+    if not data.startswith(JPEG) or len(data) > USUAL_BYTES or _has_exif(data):
         return False
     try:
         picture = simplejpeg.decode_jpeg(data, buffer=out)  # refuses what is larger than `out` before decoding
