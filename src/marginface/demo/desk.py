@@ -16,6 +16,8 @@ from marginface.errors import InputError
 from marginface.gallery.drawing import draw_faces
 from marginface.gallery.people import UNKNOWN, Gallery
 from marginface.gallery.photos import Eye, Photograph, Seen, blur_of, read_photo
+from marginface.loading.decode import decode
+from marginface.readers.base import Record
 
 NEAREST, REASONS = 3, 4  # people shown on the page that explains, and pictures of each
 
@@ -135,5 +137,8 @@ def far_in_words(threshold: float, thresholds: Mapping[float, float]) -> str:
 
 
 def _picture(data: bytes) -> np.ndarray:
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    return np.zeros((96, 96, 3), np.uint8) if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    """Of a face in the gallery, which a stranger may have made; black where there is none."""
+    try:
+        return decode(Record(data, 0, "the gallery"))
+    except InputError:
+        return np.zeros((96, 96, 3), np.uint8)

@@ -15,6 +15,8 @@ from marginface.files import create_file
 from marginface.gallery.drawing import draw_faces
 from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye
+from marginface.loading.decode import MAX_PIXELS
+from marginface.untrusted import open_file
 from marginface.video.tracking import Track, Tracker
 
 VIDEOS = (
@@ -94,10 +96,15 @@ def open_video(source: str | int) -> cv2.VideoCapture:
     given = [part for part in os.environ.get(FFMPEG, "").split("|") if part and part.partition(";")[0] not in ONLY]
     os.environ[FFMPEG] = "|".join([*given, *(f"{key};{value}" for key, value in ONLY.items())])
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if isinstance(source, str) and Path(source).exists():
+        open_file(source).close()  # a FIFO would be waited for
     video = cv2.VideoCapture(source)
     if not video.isOpened():
         what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
         raise InputError(f"{what} cannot be opened; give a photograph, a folder, a video, or the number of a camera")
+    width, height = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{source} claims frames of {width}×{height} pixels; give a video of at most {MAX_PIXELS:,}")
     return video
 
 
