@@ -122,9 +122,9 @@ def test_save_and_load(model: Embedder, faces: np.ndarray, tmp_path: Path) -> No
     assert again.preprocessing == Preprocessing()
 
 
-def test_conventions_survive_saving(model: Embedder, tmp_path: Path) -> None:
+def test_conventions_survive_saving(tmp_path: Path) -> None:
     kept = Preprocessing(112, 0.0, 255.0, width=96, flip="concat", quality="norm")
-    Embedder(model.backbone, model.config, kept).save(tmp_path / "model")
+    Embedder.create(ModelConfig("sphere20", 8), kept).save(tmp_path / "model")
     assert Embedder.load(tmp_path / "model").preprocessing == kept
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     config["preprocessing"]["flip"] = "sideways"

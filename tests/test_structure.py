@@ -10,6 +10,7 @@ PACKAGE = ROOT / "src" / "marginface"
 FLOORS = {
     "errors": 0,
     "files": 0.5, "filenames": 0.5, "untrusted": 0.5,  # they raise what errors defines
+    "tensor_file": 1,
     "processes": 1, "margins": 1, "backbones": 1, "readers": 1, "faces": 1, "metrics": 1, "detection": 1,
     "embedder": 2, "protocols": 2, "softmax": 2, "loading": 2, "report": 2,
     "align": 3, "evaluate": 3, "convert": 3, "fetch": 3, "inspect": 3, "weights": 3,

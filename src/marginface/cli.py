@@ -1,6 +1,7 @@
 """The command `marginface`: finds the verb, parses its words, runs it. Bad input: one sentence, exit code 2."""
 
 import importlib
+import re
 import shlex
 import signal
 import sys
@@ -78,7 +79,8 @@ def _orderly_exit() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"marginface: {message}", file=sys.stderr)
+    shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", message)  # names in files may hold a terminal's commands
+    print(f"marginface: {shown}", file=sys.stderr)
     sys.exit(code)
 
 

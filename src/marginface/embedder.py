@@ -10,19 +10,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from marginface.backbones import create_backbone
 from marginface.backbones.fast import FastPath, tensors
+from marginface.backbones.options import Option
 from marginface.backbones.preprocess import normalise
+from marginface.backbones.proven import Shapes, create_proven
 from marginface.errors import InputError
 from marginface.files import replace_folder
+from marginface.tensor_file import TensorFile, open_tensors
 from marginface.untrusted import read_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# not Any: for that the command line's parser makes an object of any class that a value names
-Option = bool | int | float | str | list[int] | list[float] | None
+FORMAT = "marginface 1"
+LARGEST_SIDE = 1024  # pixels
 
 
 @dataclass
@@ -38,6 +41,10 @@ class ModelConfig:
     backbone: str = "small"
     num_features: int = 512
     options: dict[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := self.options.keys() & {"name", "num_features"}:
+            raise InputError(f"model.options.{min(taken)} is no option: give model.backbone and model.num_features")
 
 
 @dataclass
@@ -61,10 +68,18 @@ class Preprocessing:
     quality: Literal["norm"] | None = None
 
     def __post_init__(self) -> None:
+        for name, side in (("size", self.size), ("width", self.width)):
+            if (type(side) is not int or not 1 <= side <= LARGEST_SIDE) and (name, side) != ("width", None):
+                raise InputError(f"preprocessing.{name} is {side!r:.60}: give pixels from 1 to {LARGEST_SIDE}")
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if type(value) not in (int, float) or not abs(value) <= 1e6:
+                raise InputError(f"preprocessing.{name} is {value!r:.60}: give a number, such as 127.5")
+        if self.std < 1e-6:
+            raise InputError(f"preprocessing.std is {self.std}: give a number above 0, such as 127.5")
         if self.flip not in ("add", "concat", "none"):
-            raise InputError(f"preprocessing.flip is {self.flip!r}: choose add, concat or none")
+            raise InputError(f"preprocessing.flip is {self.flip!r:.60}: choose add, concat or none")
         if self.quality not in ("norm", None):
-            raise InputError(f"preprocessing.quality is {self.quality!r}: choose norm or null")
+            raise InputError(f"preprocessing.quality is {self.quality!r:.60}: choose norm or null")
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -95,9 +110,14 @@ class Embedder:
 
     @classmethod
     def create(cls, config: ModelConfig, preprocessing: Preprocessing | None = None) -> "Embedder":
-        """With random weights. Raises InputError for an unknown backbone or option."""
+        """With random weights, or timm's where its option `pretrained` asks for them.
+
+        Raises InputError for an unknown backbone or option.
+        """
         backbone = create_backbone(config.backbone, num_features=config.num_features, **config.options)
-        return cls(backbone, config, preprocessing)
+        # its weights are its own from now on
+        options = {name: value for name, value in config.options.items() if name != "pretrained"}
+        return cls(backbone, dataclasses.replace(config, options=options), preprocessing)
 
     @property
     def device(self) -> torch.device:
@@ -129,11 +149,13 @@ class Embedder:
         With `flip` the mirror image takes part as the network's authors have it (`preprocessing.flip`): most add
         both embeddings before normalising. A square image gives a narrower network its middle columns.
         Goes the fastest way that stays within cosine 0.9995 of float32; `path` tells which, `raw` is exact.
-        Raises InputError for another type or size.
+        Raises InputError for another type or size, and where a network's numbers overflow.
         """
         chunks = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
         parts = [unit(x) for x in self.raw(chunks, flip, fast=len(images))]
-        return np.concatenate(parts) if parts else np.empty((0, self.length(flip)), np.float32)
+        embeddings = np.concatenate(parts) if parts else np.empty((0, self.length(flip)), np.float32)
+        check_embeddings(embeddings)
+        return embeddings
 
     def quality(self, images: np.ndarray | Sequence[np.ndarray], *, batch_size: int = 64) -> np.ndarray:
         """float32 (N,): the lengths of the embeddings without mirror images; more is better (MagFace, AdaFace).
@@ -214,7 +236,7 @@ class Embedder:
     def description(self) -> dict[str, Any]:
         """What config.json holds: network, preprocessing, conventions and notes."""
         return {
-            "format": "marginface 1",
+            "format": FORMAT,
             "model": dataclasses.asdict(self.config),
             "preprocessing": {"colour": "RGB", **dataclasses.asdict(self.preprocessing)},
             "notes": self.notes,
@@ -222,45 +244,72 @@ class Embedder:
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "Embedder":
-        """Reads what `save` wrote. Raises InputError naming the file when it is missing, damaged or foreign."""
+        """Read what `save` wrote. Raises InputError naming the file when it is missing, damaged or foreign.
+
+        The folder may come from anybody: nothing is fetched, and nothing is allocated that its weights do not prove.
+        """
         folder = Path(folder)
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder} holds no {CONFIG}: give the folder of a model, such as runs/quickstart/model")
+        if not (folder / WEIGHTS).exists():
+            raise InputError(f"{folder / WEIGHTS} is missing: the model folder is incomplete, copy it again")
         try:
             description = read_json(folder / CONFIG)
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"{folder / CONFIG} is not a marginface model description: {error}") from error
-        embedder = cls.from_description(description, folder / CONFIG)
-        load_weights(embedder.backbone, folder / WEIGHTS, embedder.config.backbone)
-        return embedder.to(device)
+        with open_tensors(folder / WEIGHTS) as weights:
+            return cls.from_file(description, folder / CONFIG, weights).to(device)
 
     @classmethod
-    def from_description(cls, description: Any, name: str | Path) -> "Embedder":
-        """What `description` describes, with random weights. Raises InputError, naming `name`, where it is none."""
-        try:
-            model = ModelConfig(**description["model"])
-            constants = {key: value for key, value in description["preprocessing"].items() if key != "colour"}
-            preprocessing = Preprocessing(**constants)
-            notes = dict(description.get("notes", {}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{name} is not a marginface model description: {error}") from error
-        embedder = cls.create(model, preprocessing)
-        embedder.notes = notes
+    def from_file(cls, description: Any, name: str | Path, weights: TensorFile) -> "Embedder":
+        """The model that `description`, from the file `name`, says of these weights. Raises InputError as `load`."""
+        embedder = cls.unfilled(description, name, weights.shapes, weights.path)
+        weights.fill(embedder.backbone)
         return embedder
 
+    @classmethod
+    def unfilled(cls, description: Any, name: str | Path, shapes: Shapes, where: str | Path) -> "Embedder":
+        """The same with room for the weights, whose shapes and place `where` are given; the caller reads them in."""
+        try:
+            model, preprocessing, notes = _parsed(description)
+            size = preprocessing.image_size
+            backbone = create_proven(model.backbone, model.num_features, model.options, size, shapes, where)
+        except InputError as error:
+            raise InputError(str(error) if str(error).startswith(str(where)) else f"{name}: {error}") from error
+        model.options.pop("pretrained", None)
+        return cls(backbone, model, preprocessing, notes)
 
-def load_weights(backbone: nn.Module, file: Path, name: str) -> None:
-    """Strictly: every key present, none left over, all shapes equal; else InputError says what differs."""
-    try:
-        state = load_file(file)
-        backbone.load_state_dict(state, strict=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{file} is missing: the model folder is incomplete, copy it again") from error
-    except SafetensorError as error:
-        raise InputError(f"{file} is damaged ({error}): copy it again") from error
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if len(str(error).splitlines()) > 1 else str(error)
-        raise InputError(f"{file} does not hold a {name}: {first}") from error
+
+def _parsed(description: Any) -> tuple[ModelConfig, Preprocessing, dict[str, Any]]:
+    """Network, conventions and notes of a description that anybody may have written."""
+    if not isinstance(description, dict) or description.get("format", FORMAT) != FORMAT:
+        raise InputError(f"it is not a marginface model description, whose format is {FORMAT!r}")
+    parts = []
+    for key, kind in (("model", ModelConfig), ("preprocessing", Preprocessing), ("notes", None)):
+        part = description.get(key, None if kind else {})
+        if not isinstance(part, dict):
+            raise InputError(f"it is not a marginface model description: {key} is {part!r:.60}")
+        known = {field.name for field in dataclasses.fields(kind)} | {"colour"} if kind else part.keys()
+        if unknown := part.keys() - known:
+            raise InputError(f"{key} has {min(unknown)!r:.60}, which this version of marginface does not know")
+        parts.append(dict(part))
+    model, preprocessing, notes = parts
+    if preprocessing.pop("colour", "RGB") != "RGB":
+        raise InputError("preprocessing.colour is not RGB, which all models here take")
+    if not isinstance(model.get("options", {}), dict) or "backbone" not in model:
+        raise InputError("it is not a marginface model description: model needs backbone, num_features and options")
+    return ModelConfig(**model), Preprocessing(**preprocessing), notes
+
+
+def check_embeddings(embeddings: np.ndarray) -> None:
+    """Raise InputError, naming the first, unless all of (N, D) are finite: weights may be, and still overflow."""
+    if len(bad := np.flatnonzero(~np.isfinite(embeddings).all(1))):
+        raise InputError(
+            f"the network gives NaN or infinity for image {bad[0]} ({len(bad)} of {len(embeddings)}): its weights are "
+            f"too large or never trained; take another model"
+        )
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:

@@ -43,5 +43,5 @@ def test_unknown_model_names_similar_ones() -> None:
 def test_unknown_option_is_refused() -> None:
     with pytest.raises(InputError, match="timm cannot build resnet18"):
         create_backbone("timm:resnet18", depth=5)
-    with pytest.raises(InputError, match="choose pool or flatten"):
+    with pytest.raises(InputError, match="give pool or flatten"):
         create_backbone("timm:resnet18", neck="gdc")

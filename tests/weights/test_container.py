@@ -94,7 +94,7 @@ def test_whole_pickled_model_is_refused(tmp_path: Path) -> None:
         (b"\x08\x07\x12\x07pytorch", "it looks like ONNX"),
         (b"\x1f\x8b\x08\x00", "is gzip-compressed; unpack it first"),
         (b"epoch,loss\n1,2\n", "is no PyTorch checkpoint, or a damaged one"),
-        (b"\x10\x00\x00\x00\x00\x00\x00\x00{ broken", "looks like safetensors but is damaged"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{ broken", "is damaged, or no safetensors file"),
     ],
 )
 def test_what_is_no_checkpoint(content: bytes, message: str, tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ from marginface.backbones.ir import IR
 from marginface.backbones.iresnet import IResNet
 from marginface.backbones.mobilefacenet import MobileFaceNet
 from marginface.backbones.mobilefacenet_se import MobileFaceNetSE
+from marginface.backbones.options import check_options
 from marginface.backbones.small import SmallBackbone
 from marginface.backbones.sphere import Sphere
 from marginface.backbones.timm_models import PREFIX as TIMM
-from marginface.backbones.timm_models import TimmBackbone
+from marginface.backbones.timm_models import REFUSED, TimmBackbone
 from marginface.backbones.vit import ViT
 from marginface.errors import InputError
 
 __all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
 
+MOST_FEATURES = 16_384
 # name -> builder(num_features=512, **options). What `partial` fixes is no option.
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "iresnet18": partial(IResNet, blocks=(2, 2, 2, 2)),
@@ -49,25 +51,36 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 def create_backbone(name: str, num_features: int = 512, **options: Any) -> Backbone:
-    """Builds a backbone with fresh weights.
+    """Build a backbone with fresh weights.
 
     name: one of `list_backbones()`, or "timm:" and the name of a timm model.
     num_features: length of the embedding. options: the builder's own.
-    Raises InputError for a name or an option that does not exist, listing the valid ones.
+    Raises InputError for a name or an option that does not exist, listing the valid ones, and for an impossible value.
     """
-    if num_features < 1:
-        raise InputError(f"num_features is {num_features}; an embedding needs at least one number")
+    if type(num_features) is not int or not 1 <= num_features <= MOST_FEATURES:
+        raise InputError(f"num_features is {num_features!r:.60}; give a whole number from 1 to {MOST_FEATURES}")
+    if not isinstance(name, str):
+        raise InputError(f"backbone is {name!r:.60}; give a network's name")
     if name.startswith(TIMM):
+        if refused := [option for option in options if option.startswith(REFUSED)]:
+            raise InputError(f"option {refused[0]} of {name} is not taken: its weights come from the model's own file")
+        check_options(name, TimmBackbone, options)
         return TimmBackbone(name.removeprefix(TIMM), num_features, **options)
     if name not in BACKBONES:
         names = ", ".join(list_backbones())
-        raise InputError(f"there is no backbone {name!r}; choose {TIMM}<model> or one of {names}")
+        raise InputError(f"there is no backbone {name!r:.60}; choose {TIMM}<model> or one of {names}")
     valid = backbone_options(name)
     for option in options:
         if option not in valid:
             known = ", ".join(valid) or "none"
             raise InputError(f"backbone {name} has no option {option!r}; its options are: {known}")
-    return BACKBONES[name](num_features=num_features, **options)
+    check_options(name, BACKBONES[name], options)
+    try:
+        return BACKBONES[name](num_features=num_features, **options)
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:  # values that fit their types but not each other
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"backbone {name} cannot be built with {options}: {error}") from error
 
 
 def list_backbones() -> list[str]:

@@ -1,6 +1,7 @@
 """`timm:<name>`: any network of the timm library with an embedding neck. An optional extra."""
 
 import importlib
+import re
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,8 @@ from marginface.backbones.blocks import Backbone, in_weight_precision
 from marginface.errors import InputError
 
 PREFIX = "timm:"
+# how options begin that make timm fetch or open other files, or that are this module's own
+REFUSED = ("pretrained_", "checkpoint", "cache", "model", "self", "num_features")
 
 
 class TimmBackbone(Backbone):
@@ -17,7 +20,7 @@ class TimmBackbone(Backbone):
 
     neck: "pool" averages as the network itself does, "flatten" keeps every place (as iresnet; more weights).
     pretrained: start from timm's published weights, which are fetched from the network.
-    options: for timm's own builder, e.g. drop_path_rate.
+    options: for timm's own builder, e.g. drop_path_rate; none that fetches or opens a file.
     """
 
     mean: Tensor
@@ -34,23 +37,24 @@ class TimmBackbone(Backbone):
         **options: Any,
     ) -> None:
         super().__init__(num_features, (image_size, image_size))
-        if neck not in ("pool", "flatten"):
-            raise InputError(f"neck is {neck!r}; choose pool or flatten")
         timm = _timm(model)
-        published = timm.get_pretrained_cfg(model)
-        if published is not None and published.fixed_input_size:
-            options["img_size"] = image_size
         if neck == "flatten":
             options["global_pool"] = ""
         try:
+            published = timm.get_pretrained_cfg(model)
+            if published is not None and published.fixed_input_size:
+                options["img_size"] = image_size
             self.trunk = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
-        except (TypeError, RuntimeError, AssertionError) as error:
-            raise InputError(f"timm cannot build {model} with {options}: {error}") from error
-        # timm's weights expect pixels of [0, 1] less ImageNet's mean, over its deviation
-        mean, std = (published.mean, published.std) if published else ((0.5,) * 3, (0.5,) * 3)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        width = self._width()
+            # timm's weights expect pixels of [0, 1] less ImageNet's mean, over its deviation
+            mean, std = (published.mean, published.std) if published else ((0.5,) * 3, (0.5,) * 3)
+            self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+            self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+            width = self._width()
+        except InputError:
+            raise
+        except Exception as error:  # of any kind: the options are for code that is not ours
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"timm cannot build {model} for {image_size} pixels with {options}: {reason}") from error
         self.neck = nn.Sequential(
             nn.BatchNorm1d(width),
             nn.Dropout(dropout),
@@ -81,8 +85,8 @@ def _timm(model: str) -> Any:
         timm = importlib.import_module("timm")
     except ImportError as error:
         raise InputError(f"{PREFIX}{model} needs the timm library; install it with: pip install timm") from error
-    if not timm.is_model(model):
-        similar = timm.list_models(f"*{model.split('.')[0]}*")[:8]
+    if not re.fullmatch(r"[\w.-]{1,100}", model) or not timm.is_model(model):
+        similar = timm.list_models(f"*{re.sub(r'[^a-z0-9_]', '', model.split('.')[0])[:30]}*")[:8]
         hint = f"similar: {', '.join(similar)}" if similar else "see timm.list_models()"
-        raise InputError(f"timm has no model {model!r}; {hint}")
+        raise InputError(f"timm has no model {model!r:.100}; {hint}")
     return timm

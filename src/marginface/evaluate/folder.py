@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from marginface.embedder import Embedder
+from marginface.embedder import Embedder, check_embeddings
 from marginface.errors import InputError
 from marginface.evaluate.embeddings import Progress
 from marginface.evaluate.images import Images
@@ -44,6 +44,7 @@ def embed_folder(
         if progress:
             progress(sum(map(len, parts)), len(keys))
     embeddings = np.concatenate(parts)
+    check_embeddings(embeddings)
     norms = np.linalg.norm(embeddings, axis=1)
     unit = embeddings / np.maximum(norms, 1e-12)[:, None]
     with create_file(output, overwrite, [folder]) as temporary, temporary.open("wb") as file:

@@ -19,6 +19,7 @@ from marginface.export.metadata import metadata
 from marginface.export.parity import LIMIT, Parity, parity
 from marginface.export.quantise import Progress, calibration, quantise_onnx, quantise_openvino
 from marginface.files import create_file, replace_folder
+from marginface.tensor_file import check_finite
 from marginface.weights import import_checkpoint, to_embedder
 from marginface.weights.to_insightface import insightface_state
 
@@ -80,6 +81,7 @@ def export(
         raise InputError(f"--to {to}: not a format; choose {', '.join(FORMATS)}")
     if int8 is not None and to not in QUANTISED:
         raise InputError(f"--int8 goes with --to {' or '.join(QUANTISED)}, not {to}")
+    check_finite(model.backbone.state_dict(), model.config.backbone)
     interface = _interface(model, to, pixels, unit)
     texts = metadata(model, name or model.config.backbone, interface, results or [])
     place = replace_folder if to == "openvino" else create_file

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from marginface.embedder import CONFIG, WEIGHTS, Embedder, default_device
+from marginface.embedder import CONFIG, WEIGHTS, Embedder, check_embeddings, default_device
 from marginface.errors import InputError
 from marginface.faces.template import crop_face
 from marginface.untrusted import open_file, read_json
@@ -55,6 +55,7 @@ class FaceModel:
         """float32 (n, length), L2-normalised, and weights float32 (n,) for pooling: the norm where it tells quality."""
         chunks = [faces[start : start + 32] for start in range(0, len(faces), 32)]
         raw = np.concatenate([np.empty((0, self.network.length), np.float32), *self.network.raw(chunks)])
+        check_embeddings(raw)
         norms = np.linalg.norm(raw, axis=1)
         return raw / np.maximum(norms, 1e-12)[:, None], norms if self.network.quality else np.ones_like(norms)
 
@@ -98,14 +99,22 @@ def open_model(spec: str = "dlib") -> FaceModel:
     description = read_json(folder / CONFIG)
     used = json.dumps({key: description.get(key) for key in ("model", "preprocessing")}, sort_keys=True)
     fingerprint = _checksum([folder / WEIGHTS], used.encode())
-    return FaceModel(str(folder), fingerprint, OwnNetwork(embedder), _stored(embedder.notes))
+    return FaceModel(str(folder), fingerprint, OwnNetwork(embedder), _stored(embedder.notes, folder))
 
 
-def _stored(notes: Mapping[str, Any]) -> dict[float, float]:
-    """What `marginface threshold` left in the notes."""
+def _stored(notes: Mapping[str, Any], folder: Path) -> dict[float, float]:
+    """FAR -> threshold, as `marginface threshold` left them in the notes. Raises InputError for anything else."""
     advice = notes.get("threshold", [])
-    entries = advice if isinstance(advice, list) else [advice]
-    return {float(entry["far"]): float(entry["threshold"]) for entry in entries}
+    try:
+        pairs = [(entry["far"], entry["threshold"]) for entry in (advice if isinstance(advice, list) else [advice])]
+        sound = all(0 < far <= 1 and -1 <= threshold <= 1 for far, threshold in pairs)
+    except (TypeError, KeyError):
+        sound = False
+    if not sound:
+        raise InputError(
+            f"{folder / CONFIG}: notes.threshold is no list of thresholds; store them again with threshold"
+        )
+    return {float(far): float(threshold) for far, threshold in pairs}
 
 
 def _checksum(files: Sequence[Path], more: bytes = b"") -> str:

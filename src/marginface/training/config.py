@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import yaml
 
-from marginface.embedder import ModelConfig, Option
+from marginface.backbones.options import Option
+from marginface.embedder import ModelConfig
 from marginface.errors import InputError
 from marginface.filenames import check_file_name
 from marginface.loading.loader import DataConfig

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from marginface.errors import InputError
 from marginface.softmax import MarginSoftmax
+from marginface.tensor_file import check_finite, open_tensors
 from marginface.weights.base import State
 from marginface.weights.container import PARTIAL_FC, read
 
@@ -43,10 +42,12 @@ def take_over_head(head: MarginSoftmax, folder: str | Path) -> bool:
 def saved_head(folder: str | Path) -> State:
     """What lies beside an imported model: "weight" (classes, num_features) and "margin." statistics; {} without."""
     file = Path(folder) / HEAD
-    try:
-        return load_file(file) if file.is_file() else {}
-    except SafetensorError as error:
-        raise InputError(f"{file} is damaged ({error}): import the checkpoint again") from error
+    if not file.is_file():
+        return {}
+    with open_tensors(file) as opened:
+        state = {name: opened.read(name).clone() for name in opened.shapes}
+    check_finite(state, file)
+    return state
 
 
 @torch.no_grad()
@@ -72,6 +73,7 @@ def class_weights(weight: Tensor, transposed: bool, num_features: int, where: st
             f"{where} holds class weights {list(weight.shape)}, which do not go with embeddings of {num_features}; "
             f"take the head that was trained with this backbone"
         )
+    check_finite({"class weights": weight}, where)
     return weight.float().contiguous()
 
 

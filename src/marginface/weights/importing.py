@@ -11,6 +11,7 @@ from torch import Tensor
 
 from marginface.backbones import create_backbone
 from marginface.errors import InputError
+from marginface.tensor_file import check_finite
 from marginface.weights import adaface, cvlface, femb, insightface, magface, openvino, sphereface, yakhyo
 from marginface.weights.base import Family, ImportedModel, State
 from marginface.weights.container import network_state, plain, read
@@ -77,6 +78,7 @@ def recognise(
         model.notes.append(f"not used: {', '.join(sorted(rest)[:8])}")
     if family.bgr:
         _turn_first_convolution(model)
+    check_finite(model.state_dict | model.head_state, name)
     return model
 
 

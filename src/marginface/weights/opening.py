@@ -6,14 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing, load_weights
+from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing
 from marginface.errors import InputError
 from marginface.files import replace_folder
+from marginface.tensor_file import check_finite, open_tensors
 from marginface.untrusted import parse_json
 from marginface.weights.base import ImportedModel, State
+from marginface.weights.container import is_safetensors
 from marginface.weights.heads import HEAD, saved_head
 from marginface.weights.hub import download
 from marginface.weights.importing import import_checkpoint
@@ -52,14 +53,16 @@ def load_head(source: str | os.PathLike[str]) -> State:
 
 def _exported(path: Path) -> Embedder | None:
     """What `marginface export --to safetensors` wrote, which describes itself; None for any other file."""
-    try:
-        with safe_open(path, "pt") as file:
-            description = parse_json((file.metadata() or {})["description"])
-    except (SafetensorError, OSError, ValueError, KeyError):
+    if not is_safetensors(path):
         return None
-    embedder = Embedder.from_description(description, path)
-    load_weights(embedder.backbone, path, embedder.config.backbone)
-    return embedder
+    with open_tensors(path) as weights:
+        if "description" not in weights.metadata:
+            return None
+        try:
+            description = parse_json(weights.metadata["description"])
+        except ValueError as error:
+            raise InputError(f"{path}: its description is damaged ({error}); export the model again") from error
+        return Embedder.from_file(description, path, weights)
 
 
 def _unfinished(path: Path) -> Path | None:
@@ -74,11 +77,15 @@ def _unfinished(path: Path) -> Path | None:
 def of_state(folder: Path) -> Embedder:
     """The network in a checkpoint of a run, its averaged weights where there are any; needs no process group."""
     saved = SavedState.open(folder)
-    embedder = Embedder.from_description(saved.facts["model"], folder / FACTS)
+    what = "average" if any(name.startswith("average.") for name in saved.shapes) else "backbone"
+    shapes = {
+        name.removeprefix(f"{what}."): tuple(s) for name, s in saved.shapes.items() if name.startswith(f"{what}.")
+    }
+    embedder = Embedder.unfilled(saved.facts.get("model"), folder / FACTS, shapes, folder)
     embedder.notes["checkpoint"] = folder.name
     state = embedder.backbone.state_dict()
-    what = "average" if any(name.startswith("average.") for name in saved.shapes) else "backbone"
     saved.read({f"{what}.{name}": value for name, value in state.items()})
+    check_finite(state, folder)
     return embedder
 
 
