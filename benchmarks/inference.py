@@ -25,13 +25,13 @@ from marginface.backbones.openvino_run import OpenVinoRun
 from marginface.backbones.preprocess import normalise
 from marginface.embedder import Embedder, ModelConfig, unit
 from marginface.export.deployed import Interface
-from marginface.export.extras import library
 from marginface.export.onnx_file import OnnxRun
 from marginface.export.onnx_file import write as write_onnx
 from marginface.export.openvino_ir import XML
 from marginface.export.openvino_ir import save as save_openvino
 from marginface.export.quantise import calibration, quantise_onnx, quantise_openvino
 from marginface.margins import create_margin
+from marginface.optional_imports import load_library
 from marginface.readers.synthetic import SyntheticFaces
 from marginface.softmax import MarginSoftmax
 
@@ -183,7 +183,7 @@ def write_exports(made: Embedder, folder: Path) -> None:
     works: dict[str, Callable[[], None]] = {
         "ONNX": lambda: write_onnx(made, onnx, interface, texts),
         "ONNX int8": lambda: quantise_onnx(onnx, folder / "int8.onnx", batches),
-        "OpenVINO": lambda: save_openvino(library("openvino", "openvino").Core().read_model(onnx), ir, texts),
+        "OpenVINO": lambda: save_openvino(load_library("openvino").Core().read_model(onnx), ir, texts),
         "OpenVINO int8": lambda: save_openvino(quantise_openvino(ir / XML, batches), integers, texts),
     }
     for name, work in works.items():

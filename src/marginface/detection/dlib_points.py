@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from marginface.detection.base import Faces, folder_of, load_library
+from marginface.detection.base import Faces, folder_of
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 
 LANDMARKS = "shape_predictor_68_face_landmarks.dat"
 FEATURES = [range(36, 42), range(42, 48), [30], [48], [54]]  # of the 68, in the order of our five points

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.export.deployed import Interface, program
-from marginface.export.extras import library
+from marginface.optional_imports import load_library
 
 LIMIT = 2**31  # bytes, of an ONNX file
 OPSET = 18
@@ -22,8 +22,8 @@ OPSET = 18
 
 def write(model: Embedder, path: Path, interface: Interface, texts: dict[str, str]) -> None:
     """One file with the weights inside, and a free batch size. Raises InputError for what ONNX cannot hold."""
-    library("onnxscript", "onnx")
-    helper = library("onnx.helper", "onnx")
+    load_library("onnxscript", "this format")
+    helper = load_library("onnx.helper", "this format")
     if sum(value.numel() * value.element_size() for value in model.backbone.state_dict().values()) >= LIMIT:
         raise InputError(f"{model.config.backbone} is larger than the 2 GB an ONNX file can hold; export it to pt2")
     with _quietly():
@@ -66,7 +66,7 @@ class OnnxRun(nn.Module):
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         super().__init__()
-        runtime = library("onnxruntime", "onnx")
+        runtime = load_library("onnxruntime", "this format")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3

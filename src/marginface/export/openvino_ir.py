@@ -7,14 +7,14 @@ from typing import Any
 from marginface.embedder import Embedder
 from marginface.export import onnx_file
 from marginface.export.deployed import Interface
-from marginface.export.extras import library
+from marginface.optional_imports import load_library
 
 XML = "model.xml"
 
 
 def write(model: Embedder, folder: Path, interface: Interface, texts: dict[str, str]) -> None:
     """Both files into a folder that is there; float32 weights. Goes by way of ONNX, so both are one graph."""
-    openvino = library("openvino", "openvino")
+    openvino = load_library("openvino", "this format")
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "model.onnx"
         onnx_file.write(model, file, interface, texts)
@@ -25,4 +25,4 @@ def write(model: Embedder, folder: Path, interface: Interface, texts: dict[str, 
 def save(network: Any, folder: Path, texts: dict[str, str]) -> None:
     for key, text in texts.items():
         network.set_rt_info(text, ["marginface", key.replace(" ", "_")])
-    library("openvino", "openvino").save_model(network, folder / XML, compress_to_fp16=False)
+    load_library("openvino", "this format").save_model(network, folder / XML, compress_to_fp16=False)

@@ -11,7 +11,7 @@ import torch
 from marginface.backbones.preprocess import normalise
 from marginface.embedder import Embedder
 from marginface.export.deployed import Interface
-from marginface.export.extras import library
+from marginface.optional_imports import load_library
 
 CALIBRATION_BATCH = 8
 HEAVY = ("Convolution", "GroupConvolution", "MatMul")  # in OpenVINO's words
@@ -32,8 +32,8 @@ def quantise_onnx(source: Path, target: Path, batches: Sequence[np.ndarray], pro
     """Weights per channel, activations per tensor, as QDQ nodes. The first convolution and the embedding layer stay
     float32: they see pixels and make the embedding, and are hardly any of the work. So do convolutions of single
     channels, which ONNX Runtime computes more slowly in integers: mobilefacenet was slower than in float32."""
-    quantization = library("onnxruntime.quantization", "onnx")
-    onnx = library("onnx", "onnx")
+    quantization = load_library("onnxruntime.quantization", "this format")
+    onnx = load_library("onnx", "this format")
     graph = onnx.load(str(source)).graph
     heavy = [node.name for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     logging.disable(logging.WARNING)  # advice about a preparation that the exporter has already done
@@ -59,8 +59,8 @@ def _is_grouped(node: Any) -> bool:
 
 def quantise_openvino(xml: Path, batches: Sequence[np.ndarray], progress: Progress | None = None) -> Any:
     """The network of an IR with int8 weights and activations, by NNCF; the same layers as in ONNX stay float32."""
-    nncf = library("nncf", "openvino")
-    network = library("openvino", "openvino").Core().read_model(xml)
+    nncf = load_library("nncf", "this format")
+    network = load_library("openvino", "this format").Core().read_model(xml)
     nncf.set_log_level("ERROR")
     float32 = nncf.IgnoredScope(names=_float32(network), validate=False)
     data = nncf.Dataset(_Again(batches, progress))

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import cv2
 import numpy as np
 
-from marginface.detection.base import load_library
 from marginface.detection.dlib_points import models_folder
 from marginface.faces.template import similarity
+from marginface.optional_imports import load_library
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 SIZE = 150

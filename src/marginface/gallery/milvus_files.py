@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from marginface.detection.base import load_library
 from marginface.errors import InputError
 from marginface.files import replace_file, sync
+from marginface.optional_imports import load_library
 from marginface.untrusted import read_json
 
 try:

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from marginface.detection.base import load_library
 from marginface.errors import InputError
 from marginface.gallery.milvus_files import FIELDS, FORMAT, MODEL_ROW, TEXTS, MilvusFiles, Record, short
+from marginface.optional_imports import load_library
 from marginface.untrusted import parse_json
 
 BATCH = 1000

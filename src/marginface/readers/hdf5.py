@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 from marginface.readers.base import Record, read_each
-from marginface.readers.extras import load_extra
 from marginface.readers.hdf5_bounds import check_data_set, image_names
 from marginface.readers.names import PackedNames
 from marginface.untrusted import read_start
@@ -29,7 +29,7 @@ class HDF5Reader:
 
     def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path, self._allow_outside = Path(path), allow_outside
-        self._library = load_extra("h5py", "hdf5", self.path)
+        self._library = load_library("h5py", f"{self.path}: reading this format")
         self._process = os.getpid()
         self._file = self._open()
         try:

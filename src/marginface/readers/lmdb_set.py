@@ -8,10 +8,10 @@ from typing import NoReturn
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 from marginface.readers import sidecar
 from marginface.readers.base import MOST_CLASSES, Record, read_each
 from marginface.readers.containment import Bounds
-from marginface.readers.extras import load_extra
 from marginface.readers.lmdb_tree import MAGIC, NODE, Tree
 from marginface.readers.mapped import map_file
 from marginface.untrusted import read_start
@@ -33,7 +33,7 @@ class LMDBReader:
         self.path = lmdb_file(Path(path)) or Path(path)
         if self.path != Path(path):
             Bounds(path, allow_outside=allow_outside).check(self.path)
-        self._unpackb = load_extra("msgpack", "lmdb", self.path).unpackb
+        self._unpackb = load_library("msgpack", f"{self.path}: reading this format").unpackb
         data = map_file(self.path)
         try:
             self._tree = Tree(data)

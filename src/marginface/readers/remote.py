@@ -16,8 +16,8 @@ from rich.console import Console
 
 from marginface.errors import InputError
 from marginface.files import replace_file
+from marginface.optional_imports import load_library
 from marginface.readers.archive_index import BLOCK, is_tar
-from marginface.readers.extras import load_extra
 from marginface.readers.shards import ShardsReader
 from marginface.readers.sidecar import cache_folder
 from marginface.untrusted import read_lines, read_start
@@ -45,7 +45,7 @@ def is_command(spec: str) -> bool:
 
 def open_remote(spec: str) -> ShardsReader:
     """Shards at URLs such as https://host/train-{000000..000099}.tar, several separated by `::`."""
-    expand = load_extra("webdataset.shardlists", "webdataset", Path(spec)).expand_urls
+    expand = load_library("webdataset.shardlists", f"{spec}: reading this format").expand_urls
     return ShardsReader(Path(spec), brought(expand(spec), spec))
 
 
@@ -63,7 +63,7 @@ def open_url_list(path: Path, allow_outside: bool = False) -> ShardsReader:
             )
         if url.lower().startswith("file:") and not allow_outside:
             raise InputError(f"{path}: line {number} is a file of this machine; read it with --allow-outside.")
-    load_extra("webdataset", "webdataset", path)
+    load_library("webdataset", f"{path}: reading this format")
     return ShardsReader(path, brought(urls, str(path)))
 
 
@@ -106,7 +106,7 @@ def _bring(folder: Path, url: str, wait: bool) -> None:
 
 
 def _download(url: str, target: Path) -> None:
-    gopen = load_extra("webdataset.gopen", "webdataset", Path(url)).gopen
+    gopen = load_library("webdataset.gopen", f"{url}: reading this format").gopen
     try:
         with target.open("wb") as file, contextlib.closing(gopen(url)) as stream:
             shutil.copyfileobj(stream, file, 1 << 20)

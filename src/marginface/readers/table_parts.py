@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 from marginface.readers.base import USUAL_SIZE
 from marginface.readers.containment import Bounds
-from marginface.readers.extras import load_extra
 from marginface.readers.mapped import map_file
 from marginface.readers.table_bounds import LARGEST_GROUP, MOST_GROUPS, check_messages, rows_at_once
 from marginface.untrusted import free_memory, read_start
@@ -39,7 +39,7 @@ class Table:
 
     def __init__(self, path: Path, allow_outside: bool = False) -> None:
         self.path = path
-        self.pyarrow = load_extra("pyarrow", "parquet", path)
+        self.pyarrow = load_library("pyarrow", f"{path}: reading this format")
         files = table_files(path)
         if path.is_dir():
             Bounds(path, allow_outside=allow_outside).check_all(files)
@@ -204,7 +204,7 @@ def _size(cell: Any) -> int:
 
 
 def _parquet(file: Path) -> Any:
-    return load_extra("pyarrow.parquet", "parquet", file).ParquetFile(file, memory_map=True)
+    return load_library("pyarrow.parquet", f"{file}: reading this format").ParquetFile(file, memory_map=True)
 
 
 def _arrow(pyarrow: Any, file: Path) -> Any:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from marginface.filenames import as_text
+from marginface.optional_imports import load_library
 from marginface.readers.base import Record
-from marginface.readers.extras import load_extra
 from marginface.readers.writer import Contents, encoded
 
 ROWS_A_GROUP = 100  # as `datasets` chooses for images
@@ -18,8 +18,8 @@ class TableWriter:
     """data/train-00000-of-0000N.parquet with the columns image, {bytes, path}, and label; a path is the key."""
 
     def __init__(self, folder: Path, contents: Contents, state: dict[str, int]) -> None:
-        self._pyarrow = load_extra("pyarrow", "parquet", folder)
-        self._parquet = load_extra("pyarrow.parquet", "parquet", folder)
+        self._pyarrow = load_library("pyarrow", f"{folder}: writing this format")
+        self._parquet = load_library("pyarrow.parquet", f"{folder}: writing this format")
         self._folder = folder / "data"
         self._folder.mkdir(exist_ok=True)
         self._done, self._shard = state.get("done", 0), state.get("shard", 0)

@@ -1,5 +1,6 @@
 """Where else the numbers of a run go: TensorBoard always, Weights & Biases or MLflow by `train.logger`."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from marginface.errors import InputError
+from marginface.optional_imports import load_library
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 NEEDS = {"tensorboard": (), "wandb": ("pytorch_lightning", "wandb"), "mlflow": ("pytorch_lightning", "mlflow")}
@@ -35,10 +37,11 @@ def create_loggers(name: LoggerName, folder: Path, config: dict[str, Any]) -> li
 
 
 def _other(name: LoggerName, folder: Path) -> Logger:
-    from pytorch_lightning import loggers  # slow to import
-
+    loggers = load_library("pytorch_lightning.loggers")
     if name == "wandb":
         wandb: Logger = loggers.WandbLogger(name=folder.name, project=PROJECT, save_dir=folder)
         return wandb
-    mlflow: Logger = loggers.MLFlowLogger(PROJECT, run_name=folder.name, save_dir=str(folder / "mlruns"))
+    place = {"tracking_uri": f"sqlite:///{folder.resolve() / 'mlflow.db'}", "artifact_location": str(folder / "mlruns")}
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow: Logger = loggers.MLFlowLogger(PROJECT, folder.name, **({"tracking_uri": server} if server else place))
     return mlflow

@@ -1,6 +1,5 @@
 """The Hugging Face Hub: models by "org/name", and ours published with a card. An optional extra, `hub`."""
 
-import importlib
 import os
 import tempfile
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from marginface.embedder import CONFIG, WEIGHTS, Embedder
 from marginface.errors import InputError
 from marginface.filenames import as_text
+from marginface.optional_imports import load_library
 from marginface.weights.figures import markdown
 
 
@@ -17,7 +17,7 @@ def download(name: str) -> Path:
 
     Raises InputError where there is no such model, it is not to be had, or the Hub cannot be reached.
     """
-    hub = _hub(name)
+    hub = _hub(f"{name} is neither a file nor a folder here, and the Hugging Face Hub")
     repository, _, revision = name.partition("@")
     try:
         folder = hub.snapshot_download(
@@ -42,7 +42,7 @@ def push(model: Embedder, name: str, results: list[dict[str, Any]], licence: str
     results: from `figures`, for the card. licence: of the weights, as the Hub spells it: "apache-2.0", "other".
     Raises InputError where the Hub refuses, mostly for want of a token.
     """
-    hub = _hub(name)
+    hub = _hub("publishing")
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     with tempfile.TemporaryDirectory() as folder:
         model.write(Path(folder))
@@ -95,16 +95,9 @@ Face recognition touches people's rights: have their consent, and know the error
 """
 
 
-def _hub(name: str) -> Any:
-    try:
-        hub = importlib.import_module("huggingface_hub")
-        importlib.import_module("huggingface_hub.errors")
-        return hub
-    except ImportError as error:
-        raise InputError(
-            f"{name} is neither a file nor a folder here, and the Hugging Face Hub needs a library: "
-            f"pip install 'marginface[hub]'"
-        ) from error
+def _hub(purpose: str) -> Any:
+    load_library("huggingface_hub.errors", purpose)
+    return load_library("huggingface_hub", purpose)
 
 
 def _reason(hub: Any, error: Exception, name: str) -> str:
