@@ -13,8 +13,11 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, by the first
 import hypothesis  # after the number of threads is settled
 import pytest
 
+from marginface.optional_imports import disable_telemetry
+
 ROOT = Path(__file__).parent.parent
 LFW = Path(os.environ.get("MARGINFACE_LFW", ROOT.parent / "shared" / "lfw"))
+disable_telemetry()  # also for the libraries that tests import by themselves
 ALLOWED_SKIPS = ("GPU: ", "operating system: ", "processor: ")
 """What the reason of a skip must begin with. A missing library is no reason: the extra `dev` installs all of them."""
 

@@ -39,7 +39,9 @@ EXTRAS = {
     "pymilvus": "demo",
     "pytorch_lightning": "wandb",
     "sklearn": "fetch",
+    "starlette": "demo",
     "timm": "timm",
+    "uvicorn": "demo",
     "wandb": "wandb",
     "webdataset": "webdataset",
 }

@@ -160,7 +160,7 @@ def zipped(path: Path, *names: str) -> None:
         (lambda _, path: zipped(path, "model/code/__torch__.py", "model/data.pkl"), r"is a TorchScript program"),
         (lambda _, path: zipped(path, "model/archive_format", "model/models/model.json"), r"is an exported program"),
         (lambda _, path: zipped(path, "embeddings.npy"), r"is numpy arrays \(npz\)"),
-        (lambda state, path: path.write_bytes(save(state)[:9000]), r"looks like safetensors but is damaged"),
+        (lambda state, path: path.write_bytes(save(state)[:9000]), r"is damaged, or no safetensors file"),
     ],
     ids=[
         "truncated",
