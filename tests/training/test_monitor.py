@@ -181,3 +181,27 @@ def test_before_the_first_step_there_is_only_the_margins_state() -> None:
     unlabelled = head_for("arcface", case.weight_CD)
     unlabelled(case.x_ND, torch.full_like(case.labels_N, -1))
     assert head_numbers(unlabelled) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"step,loss\nabc,1\n", "invalid literal"),
+        (b"step,loss\n1,abc\n", "could not convert"),
+        (b"loss\n1\n", "it has no 'step'"),
+        (b"step,loss\n" + b"9" * 400 + b",1\n", "there is no step 999"),
+        (b"step,loss\n-1,1\n", "there is no step -1"),
+        (b"step,loss\n1,2,3\n", "float"),
+        (b"\xff\xfe\x00", "is not utf-8 text"),
+    ],
+)
+def test_damaged_metrics_are_one_sentence(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_metrics(tmp_path / "metrics.csv")
+
+
+def test_a_last_row_half_written_is_left_out(tmp_path: Path) -> None:
+    """As a kill leaves it: its step may be cut too."""
+    (tmp_path / "metrics.csv").write_text("step,loss\n14,1\n1")
+    assert read_metrics(tmp_path / "metrics.csv") == [{"step": "14", "loss": "1"}]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from marginface.errors import InputError
 from marginface.filenames import as_text
 from marginface.files import replace_file
 from marginface.processes import together
@@ -174,5 +175,25 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv, values as text, empty where a row has none."""
-    return list(csv.DictReader(read_lines(path, newline="")))
+    """The rows of a metrics.csv, values as text, empty where a row has none; a last one half written is left out.
+
+    Raises InputError where something else than numbers stands in it.
+    """
+    try:
+        lines = list(read_lines(path, newline=""))
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        rows = list(csv.DictReader(lines))
+        for row in rows:
+            if not 0 <= int(row["step"]) < 1 << 53:
+                raise ValueError(f"there is no step {row['step']}")
+            for value in filter(None, row.values()):
+                float(value)
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"{path} is damaged ({reason:.100}): delete it, and the run goes on without these rows"
+        ) from error
+    return rows

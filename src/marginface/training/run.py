@@ -117,10 +117,12 @@ def _renamed(temporary: Path, folder: Path) -> bool:
 
 
 def open_run(folder: str) -> Run:
-    """An existing run. Raises InputError when `folder` is not one."""
+    """An existing run. Raises InputError when `folder` is not one, or holds links, which could lead out of it."""
     run = Run(Path(folder))
     if not run.config.is_file():
         raise InputError(f"{folder} is not a run: it holds no config.yaml; give a folder such as runs/quickstart")
+    if linked := next((path for path in run.folder.iterdir() if path.is_symlink()), None):
+        raise InputError(f"{linked} is a symbolic link, which is not followed in a run; put what it leads to there")
     return run
 
 

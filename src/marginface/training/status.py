@@ -1,6 +1,5 @@
 """Where a run stands, told from its files alone: another process may be training it. For `marginface status`."""
 
-import csv
 import math
 import sys
 import time
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from marginface.errors import InputError
+from marginface.training.monitor import read_metrics
 from marginface.training.run import Run, open_run
-from marginface.untrusted import read_json, read_lines, read_yaml
+from marginface.untrusted import read_json, read_yaml
 from marginface.weights.state import list_states
 
 if sys.platform != "win32":
@@ -92,16 +92,9 @@ def _is_locked(path: Path) -> bool:
 
 
 def _rows(path: Path) -> list[Row]:
-    """metrics.csv as numbers, without empty fields; the last row may be half written."""
-    if not path.is_file():
-        return []
-    lines = list(read_lines(path, newline=""))
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    try:
-        return [{name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(lines)]
-    except (ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} is not a run's table of numbers ({error}); copy it again") from error
+    """metrics.csv as numbers, without empty fields."""
+    rows = read_metrics(path) if path.is_file() else []
+    return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
 
 def _accuracy(row: Row) -> float | None:
@@ -114,8 +107,11 @@ def _word(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
-        return {str(key): float(value) for key, value in read_json(path).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        word = {str(key): float(value) for key, value in read_json(path).items()}
+        if not all(map(math.isfinite, word.values())):
+            raise ValueError("not all of its numbers are finite")
+        return word
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} does not tell how far the run is ({error}); copy it again") from error
 
 
