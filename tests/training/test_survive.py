@@ -131,7 +131,7 @@ def test_one_of_two_is_asked_to_stop(runs: Runs) -> None:
     assert "stopped after step" in said
     assert f"go on with: marginface train --resume {runs.folder / 'two'}" in said
     (newest, *_) = list_states(runs.folder / "two" / "checkpoints")
-    assert sorted(path.name for path in newest.iterdir()) == [".metadata", "__0_0.distcp", "__1_0.distcp", "state.json"]
+    assert sorted(path.name for path in newest.iterdir()) == ["part-0.safetensors", "part-1.safetensors", "state.json"]
     model = load(runs.folder / "two")  # without any process group
     assert model.notes["checkpoint"] == newest.name
     assert model.embed(np.zeros((1, 112, 112, 3), np.uint8)).shape == (1, 16)
@@ -189,12 +189,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(runs: Runs) -> None:
     newest, before = list_states(runs.folder / "damaged" / "checkpoints")
     for path in (newest, before):
         os.utime(path, (0, 0))  # whatever the clock said meanwhile
-    content = bytearray((newest / "__0_0.distcp").read_bytes())
+    content = bytearray((newest / "part-0.safetensors").read_bytes())
     content[len(content) // 2] ^= 1
-    (newest / "__0_0.distcp").write_bytes(content)
+    (newest / "part-0.safetensors").write_bytes(content)
     runs.finish("damaged", "--resume=auto", "--train.epochs=5")
     said = runs.log("damaged").replace(" ", "")
-    assert f"{newest}/__0_0.distcpisdamaged:itschecksumdiffers;goingonfromthecheckpointbeforeit" in said
+    assert f"{newest}/part-0.safetensorsisdamaged:itschecksumdiffers;goingonfromthecheckpointbeforeit" in said
     assert runs.weights("damaged") == runs.weights("whole")
 
 

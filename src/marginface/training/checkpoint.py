@@ -1,20 +1,56 @@
 """What the state of a run consists of, for any number of processes: gathered to be saved, given back on resuming."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from marginface.errors import InputError
-from marginface.processes import together
+from marginface.processes import each, together
 from marginface.softmax import MarginSoftmax
 from marginface.training.optim import WeightAverage
-from marginface.weights.parts import Part, own_rows
+from marginface.weights.parts import Part, as_part, own_rows
 from marginface.weights.state import SavedState
 
 CLASS_ROWS = ("weight", "bias", "momentum")  # of the head: a row a class, of which every process has some
+OPTIMIZER_STATE = {  # per parameter that has moved
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
+LOSS_SCALE = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # of 16-mixed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, beside its tensors.
+
+    best: highest mean accuracy so far, None before the first evaluation; since_best: evaluations since then;
+    average_updates: of the weight average; precision: state of the loss scale, {} without one.
+    """
+
+    step: int
+    best: float | None = None
+    since_best: int = 0
+    average_updates: int = 0
+    precision: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saved: SavedState) -> "Progress":
+        """Raises InputError where the checkpoint's facts are of other types, or no counts and finite numbers."""
+        try:
+            found = cls(**{key: value for key, value in saved.facts.items() if key != "model"})
+            counts = (found.step, found.since_best, found.average_updates, found.precision.get("growth_interval", 0))
+            numbers = [*counts, *found.precision.values(), *(() if found.best is None else (found.best,))]
+            sound = all(type(n) in (int, float) and math.isfinite(n) and abs(n) < 1 << 53 for n in numbers)
+            scaled = not found.precision or found.precision.keys() == LOSS_SCALE
+            if sound and scaled and all(type(n) is int and n >= 0 for n in counts):
+                return found
+        except (TypeError, AttributeError, OverflowError):
+            pass
+        raise InputError(f"{saved.folder} does not say where its run stands; delete it to go on from another")
 
 
 @dataclass(frozen=True)
@@ -39,7 +75,7 @@ class Learner:
         """Takes over what `tensors` gave, whoever saved it. Raises InputError naming the first thing that differs."""
         weights = self._weights()
         together(lambda: _compare(saved, weights))
-        states = self._states(saved)
+        states = each(lambda: self._states(saved))
         parts = {
             f"optimizer.{name}:{key}": self._rows(name, value)
             for name, values in states.items()
@@ -83,15 +119,25 @@ class Learner:
         return [names[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
 
     def _states(self, saved: SavedState) -> dict[str, dict[str, Tensor]]:
-        """Room for the optimiser's state: the saved one tells what there is of each parameter."""
-        parameters = self._parameters()
-        room: dict[str, dict[str, Tensor]] = {name: {} for name in self._in_groups()}
+        """Room for the optimiser's state: the saved one tells which parameters have one."""
+        parameters, keys = self._parameters(), OPTIMIZER_STATE[type(self.optimizer)]
+        found: dict[str, set[str]] = {}
         for entry in saved.shapes:
             name, _, key = entry.removeprefix("optimizer.").partition(":")
-            if entry.startswith("optimizer.") and name in room:
-                counted = len(saved.shapes[entry]) == 0  # the steps taken, where the optimiser counts them
-                room[name][key] = torch.zeros(()) if counted else torch.zeros_like(parameters[name].detach())
-        return {name: values for name, values in room.items() if values}
+            if entry.startswith("optimizer."):
+                found.setdefault(name, set()).add(key)
+        room: dict[str, dict[str, Tensor]] = {}
+        for name in self._in_groups():
+            if name not in found:
+                continue
+            if found[name] != keys:
+                raise InputError(
+                    f"{saved.folder} holds another optimizer's state than the configuration names: of {name} it has "
+                    f"{', '.join(sorted(found[name]))[:200]}, not {', '.join(sorted(keys))}"
+                )
+            value = parameters[name].detach()
+            room[name] = {key: torch.zeros(()) if key == "step" else torch.zeros_like(value) for key in keys}
+        return room
 
 
 def _state(module: nn.Module) -> Mapping[str, Tensor]:
@@ -102,8 +148,8 @@ def _state(module: nn.Module) -> Mapping[str, Tensor]:
 def _compare(saved: SavedState, weights: Mapping[str, Tensor | Part]) -> None:
     """Whether names and shapes of what the run consists of are those saved."""
     parts = {name.partition(".")[0] for name in weights}
-    wanted = {name: _shape(value) for name, value in weights.items()}
-    found = {name: tuple(shape) for name, shape in saved.shapes.items() if name.partition(".")[0] in parts}
+    wanted = {name: as_part(value).shape for name, value in weights.items()}
+    found = {name: shape for name, shape in saved.shapes.items() if name.partition(".")[0] in parts}
     for name in (*wanted, *sorted(found.keys() - wanted.keys())):
         if wanted.get(name) != found.get(name):
             there, here = (str(shapes.get(name, "absent")) for shapes in (found, wanted))
@@ -112,7 +158,3 @@ def _compare(saved: SavedState, weights: Mapping[str, Tensor | Part]) -> None:
                 f"{saved.folder} holds another {'weight average' if part == 'average' else part} than the "
                 f"configuration names: {key} is {there} there, {here} here"
             )
-
-
-def _shape(value: Tensor | Part) -> tuple[int, ...]:
-    return (value.total, *value.rows.shape[1:]) if isinstance(value, Part) else tuple(value.shape)

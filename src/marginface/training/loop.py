@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from marginface.evaluate import measure, open_benchmark
 from marginface.loading.loader import Batch
 from marginface.processes import alike, by_first, together
 from marginface.training.build import create_head, create_loader, filled, with_shared_norms
-from marginface.training.checkpoint import Learner
+from marginface.training.checkpoint import Learner, Progress
 from marginface.training.config import Config
 from marginface.training.finetune import ClassMeans, Frozen, start_head, take_published_head
 from marginface.training.measures import head_numbers, to_host
@@ -325,14 +326,14 @@ class Trainer:
         """Saves all that is needed to go on exactly, with any number of processes. wait: until the disk has it."""
         if self.saved != self.step:
             self.learner.share_buffers()
-            facts = {
-                "step": self.step,
-                "best": self.best,
-                "since_best": self.since_best,
-                "average_updates": self.average.updates if self.average else 0,
-                "precision": self.fabric.strategy.precision.state_dict(),
-                "model": self.embedder.description(),
-            }
+            progress = Progress(
+                step=self.step,
+                best=self.best if math.isfinite(self.best) else None,
+                since_best=self.since_best,
+                average_updates=self.average.updates if self.average else 0,
+                precision=self.fabric.strategy.precision.state_dict(),
+            )
+            facts = asdict(progress) | {"model": self.embedder.description()}
             self.saver.save(run.state_of(self.step), self.learner.tensors(), facts)
             self.saved = self.step
         if wait:
@@ -347,16 +348,18 @@ class Trainer:
         for folder in found:
             try:
                 saved = SavedState.open(folder)
+                progress = Progress.of(saved)
             except InputError as error:
                 damaged.append(str(error))
                 self.console.print(f"{error}; going on from the checkpoint before it", highlight=False)
                 continue
             self.learner.restore(saved)
-            facts = saved.facts
             if self.average is not None:
-                self.average.updates = facts["average_updates"]
-            self.fabric.strategy.precision.load_state_dict(facts["precision"])
-            self.step, self.best, self.since_best = facts["step"], facts["best"], facts["since_best"]
+                self.average.updates = progress.average_updates
+            if progress.precision:
+                self.fabric.strategy.precision.load_state_dict(progress.precision)
+            self.step, self.since_best = progress.step, progress.since_best
+            self.best = -math.inf if progress.best is None else progress.best
             self.saved = self.step
             return True
         if damaged:

@@ -1,34 +1,28 @@
-"""Who writes and reads which rows of which tensor: planners of torch.distributed.checkpoint, for `state.py`."""
+"""The rows of each tensor that one process holds, and the safetensors file it writes them to. For `state.py`."""
 
-import io
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
-from torch.distributed.checkpoint.metadata import (
-    ChunkStorageMetadata,
-    Metadata,
-    MetadataIndex,
-    StorageMeta,
-    TensorProperties,
-    TensorStorageMetadata,
-)
-from torch.distributed.checkpoint.planner import (
-    LoadPlan,
-    LoadPlanner,
-    ReadItem,
-    SavePlan,
-    SavePlanner,
-    TensorWriteData,
-    WriteItem,
-    WriteItemType,
-)
-from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.tensor import DTensor
 
 from marginface.errors import InputError
+
+DTYPES = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
+    torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
+}  # fmt: skip
+LARGEST_HEADER = 1 << 24  # bytes; ours need about 100 per tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,11 @@ class Part:
     rows: Tensor
     first: int
     total: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor as a whole."""
+        return (self.total, *self.rows.shape[1:]) if self.rows.dim() else ()
 
 
 def own(value: Tensor) -> Tensor:
@@ -53,92 +52,66 @@ def own_rows(value: Tensor) -> Tensor | Part:
     return Part(value.to_local(), min(-(-total // size) * value.device_mesh.get_rank(), total), total)
 
 
-def _part(value: Tensor | Part) -> Part:
-    """A whole tensor too is a part: all of its rows."""
-    return value if isinstance(value, Part) else Part(value, 0, value.shape[0] if value.dim() else 0)
+def as_part(value: Tensor | Part) -> Part:
+    """A whole tensor too is a part: all of its rows. A scalar counts as one row."""
+    return value if isinstance(value, Part) else Part(value, 0, value.shape[0] if value.dim() else 1)
 
 
-def _chunk(part: Part) -> ChunkStorageMetadata:
-    offsets = [part.first, *[0] * (part.rows.dim() - 1)] if part.rows.dim() else []
-    return ChunkStorageMetadata(torch.Size(offsets), part.rows.shape)
+def write_part(path: Path, rows: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write tensors as a safetensors file that is on the disk on return; return its "bytes" and "sha256".
+
+    Unlike safetensors' own `save_file`, it moves one tensor at a time into the host's memory, and raises OSError
+    with the system's reason where the disk takes no more.
+    """
+    names = sorted(rows, key=lambda name: (-rows[name].element_size(), name))  # so that each is aligned
+    header, end = {}, 0
+    for name in names:
+        value, begin = rows[name], end
+        end += value.numel() * value.element_size()
+        header[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        contents = (_content(rows[name]) for name in names)
+        for data in chain([memoryview(len(text).to_bytes(8, "little") + text)], contents):
+            file.write(data)
+            digest.update(data)
+        file.flush()
+        os.fsync(file.fileno())
+        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
 
 
-class WriteParts(SavePlanner):
-    """Parts are written by their owners; whole tensors, which all processes hold alike, by one after the other."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
-        self.parts: dict[str, Part] = {}
-        self.whole: set[str] = set()
-
-    def set_up_planner(
-        self, state_dict: dict[str, Any], storage_meta: StorageMeta | None = None, is_coordinator: bool = False
-    ) -> None:
-        self.parts = {name: _part(value) for name, value in state_dict.items()}
-        self.whole = {name for name, value in state_dict.items() if not isinstance(value, Part)}
-
-    def create_local_plan(self) -> SavePlan:
-        return SavePlan(
-            [
-                self._item(name, part)
-                for number, (name, part) in enumerate(sorted(self.parts.items()))
-                if (number % self.size == self.rank if name in self.whole else len(part.rows))
-            ]
-        )
-
-    def _item(self, name: str, part: Part) -> WriteItem:
-        chunk = _chunk(part)
-        total = torch.Size([part.total, *part.rows.shape[1:]]) if part.rows.dim() else part.rows.shape
-        properties = TensorProperties(dtype=part.rows.dtype)
-        data = TensorWriteData(chunk=chunk, properties=properties, size=total)
-        return WriteItem(index=MetadataIndex(name, chunk.offsets), type=WriteItemType.SHARD, tensor_data=data)
-
-    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-        return create_default_global_save_plan(all_plans)
-
-    def finish_plan(self, new_plan: SavePlan) -> SavePlan:
-        return new_plan
-
-    def resolve_data(self, write_item: WriteItem) -> Tensor | io.BytesIO:
-        return self.parts[write_item.index.fqn].rows.detach()
+def _content(value: Tensor) -> memoryview:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-class ReadParts(LoadPlanner):
-    """Every process reads the rows it wants, whoever wrote them."""
+def check_part(path: Path, expected: Mapping[str, Any]) -> None:
+    """Raise InputError unless the file has the size and checksum that `write_part` returned."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise InputError(f"{path} is missing") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a regular file: copy the checkpoint again, without symbolic links")
+    if status.st_size != expected["bytes"]:
+        raise InputError(f"{path} has {status.st_size} bytes instead of {expected['bytes']}")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+            raise InputError(f"{path} is damaged: its checksum differs")
+        file.seek(0)
+        if int.from_bytes(file.read(8), "little") > LARGEST_HEADER:
+            raise InputError(f"{path} is not a checkpoint's: its header is larger than {LARGEST_HEADER:,} bytes")
 
-    def __init__(self) -> None:
-        self.parts: dict[str, Part] = {}
-        self.metadata: Metadata | None = None
 
-    def set_up_planner(
-        self, state_dict: dict[str, Any], metadata: Metadata | None = None, is_coordinator: bool = False
-    ) -> None:
-        self.parts, self.metadata = {name: _part(value) for name, value in state_dict.items()}, metadata
+@contextmanager
+def open_part(path: Path) -> Iterator[Any]:
+    """safetensors' view of a file, mapped into memory; within, what it finds wrong is raised as InputError.
 
-    def create_local_plan(self) -> LoadPlan:
-        items: list[ReadItem] = []
-        for name, part in self.parts.items():
-            stored = self.metadata.state_dict_metadata.get(name) if self.metadata else None
-            if not isinstance(stored, TensorStorageMetadata):
-                raise InputError(f"it holds no {name}")
-            if part.rows.numel():
-                items += create_read_items_for_chunk_list(name, stored, [_chunk(part)])
-        return LoadPlan(items)
-
-    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        return global_plan
-
-    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
-        return central_plan
-
-    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        raise InputError(f"{read_item.dest_index.fqn} is not a tensor")
-
-    def resolve_tensor(self, read_item: ReadItem) -> Tensor:
-        tensor = self.parts[read_item.dest_index.fqn].rows.detach()
-        for dim, (offset, length) in enumerate(zip(read_item.dest_offsets, read_item.lengths, strict=True)):
-            tensor = tensor.narrow(dim, offset, length)
-        return tensor
-
-    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
-        """`read_item` was copied into place."""
+    The header's offsets, shapes and dtypes have been compared with the file's size before anything is allocated.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or not a checkpoint's ({error})") from error

@@ -1,44 +1,34 @@
 """Tensors of a run on disk, in parts: written by any number of processes, read by any other. For training, `load`.
 
-torch.distributed.checkpoint does the parts. Around it: a folder that is whole or absent, checksums, no pickle but of
-known names. Shape legend: a tensor of T rows of which a process holds some.
+A folder with one safetensors file per process and `state.json`, the index: where the rows of every tensor are, and the
+checksum of every file. The folder may come from a stranger: nothing in it is run, and nothing is allocated for a claim
+that the files do not bear out.
 """
 
 import errno
 import hashlib
 import json
-import pickle
 import re
 import shutil
-import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import Enum, EnumMeta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load as load_parts
-from torch.distributed.checkpoint.state_dict_saver import save as save_parts
-from torch.distributed.checkpoint.storage import WriteResult
-from torch.futures import Future
 
 from marginface.errors import InputError
 from marginface.files import replace_file, sync
-from marginface.processes import by_first, rank_and_size, together
-from marginface.weights.parts import Part, ReadParts, WriteParts
+from marginface.processes import by_first, each, rank_and_size, together
+from marginface.untrusted import LARGEST_DESCRIPTION, parse_json, read_bytes
+from marginface.weights.parts import DTYPES, Part, as_part, check_part, open_part, write_part
 
-FORMAT = "marginface state 1"
-FACTS, METADATA = "state.json", ".metadata"
-KNOWN = re.compile(
-    r"torch\.distributed\.checkpoint\.(metadata \w+|filesystem _StorageInfo|filesystem _StoragePrefix)"
-    r"|torch (Size|(b?float|u?int|complex)\d+|bool)|torch\.serialization _get_layout|collections OrderedDict"
-)
+FORMAT, PICKLED = "marginface state 2", "marginface state 1"
+FACTS = "state.json"
+FILE = re.compile(r"part-[0-9]{1,6}\.safetensors")
+FOLDER = re.compile(r"state-[0-9]{1,15}")
 
 
 def write_state(
@@ -52,24 +42,29 @@ def write_state(
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
         by_first(lambda: _make_empty(temporary), group)
-        _save(temporary, tensors, group)
-        rank = rank_and_size(group)[0]
-        sums = together(lambda: {file.name: _digest(file) for file in temporary.glob(f"__{rank}_*")}, group)
-        files = {name: entry for part in sums for name, entry in part.items()}
-        by_first(lambda: _finish(temporary, folder, files, facts), group)
+        written = together(lambda: _write(temporary, tensors, *rank_and_size(group)), group)
+        by_first(lambda: _finish(temporary, folder, written, facts), group)
     except (OSError, InputError) as error:
         by_first(lambda: shutil.rmtree(temporary, ignore_errors=True), group)
         raise _reason(folder, error) from error
 
 
+class Piece(NamedTuple):
+    """Rows `first` to `end` of a tensor lie in `file`."""
+
+    first: int
+    end: int
+    file: str
+
+
 @dataclass(frozen=True)
 class SavedState:
-    """What `write_state` left in `folder`. facts: as given; shapes: of every tensor as a whole."""
+    """What `write_state` left in `folder`. facts: as given, unchecked; shapes: of every tensor as a whole."""
 
     folder: Path
     facts: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    shapes: dict[str, torch.Size]
+    shapes: dict[str, tuple[int, ...]]
+    pieces: dict[str, list[Piece]]
 
     @classmethod
     def open(cls, folder: Path) -> "SavedState":
@@ -78,105 +73,67 @@ class SavedState:
         Of several processes each checks some of the files, and all learn what was found.
         """
         rank, size = rank_and_size()
-        facts, files = _described(folder)
+        described = each(lambda: _described(folder))
+        facts, files, tensors = (described[name] for name in ("facts", "files", "tensors"))
         together(lambda: _check(folder, {name: files[name] for name in sorted(files)[rank::size]}))
-        entries = read_metadata(folder).state_dict_metadata
-        shapes = {name: entry.size for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
-        return cls(folder, facts, files, shapes)
+        pieces = each(lambda: _pieces(folder, files, tensors))
+        return cls(folder, facts, {name: tuple(entry["shape"]) for name, entry in tensors.items()}, pieces)
 
-    def read(self, tensors: dict[str, Tensor | Part]) -> None:
-        """Fills tensors and parts in place. Called by every process, each with the parts it wants."""
-        try:
-            _hide_that_it_is_one_process()
-            load_parts(tensors, storage_reader=_Reader(self.folder), planner=ReadParts())
-        except CheckpointException as error:
-            raise InputError(f"{self.folder} cannot be read: {_first(error)}") from error
+    def read(self, tensors: Mapping[str, Tensor | Part]) -> None:
+        """Fills tensors and parts in place. Called by every process, each with the parts it wants.
+
+        Raises InputError where one is absent or has another shape or dtype.
+        """
+        each(lambda: self._read(tensors))
+
+    def _read(self, tensors: Mapping[str, Tensor | Part]) -> None:
+        with ExitStack() as opened:
+            files: dict[str, Any] = {}
+            for name, part in ((name, as_part(value)) for name, value in tensors.items()):
+                if self.shapes.get(name) != part.shape:
+                    found = self.shapes.get(name, "absent")
+                    raise InputError(f"{self.folder} does not fit: {name} is {found} there, {part.shape} here")
+                for piece in self.pieces[name]:
+                    first, end = max(piece.first, part.first), min(piece.end, part.first + _length(part.rows))
+                    if first >= end:
+                        continue
+                    if piece.file not in files:
+                        files[piece.file] = opened.enter_context(open_part(self.folder / piece.file))
+                    stored = files[piece.file].get_slice(name)
+                    if stored.get_dtype() != DTYPES[part.rows.dtype]:
+                        there, here = stored.get_dtype(), DTYPES[part.rows.dtype]
+                        raise InputError(f"{self.folder} does not fit: {name} is {there} there, {here} here")
+                    if part.rows.dim():
+                        rows = part.rows.detach()[first - part.first : end - part.first]
+                        rows.copy_(stored[first - piece.first : end - piece.first])
+                    else:
+                        part.rows.detach().copy_(files[piece.file].get_tensor(name))
 
 
 def list_states(folder: Path) -> list[Path]:
-    """Complete ones in `folder`, the newest step first: `state-12` is that of step 12."""
-    found = [path for path in folder.glob("state-*") if path.name[6:].isdigit() and (path / FACTS).is_file()]
-    return sorted(found, key=lambda path: int(path.name[6:]), reverse=True)
+    """Complete ones in `folder`, the newest step first: `state-12` is that of step 12.
+
+    Symbolic links are skipped, and refused with InputError where `folder` is one: it could lead out of a run.
+    """
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a symbolic link, which is not followed; put the folder itself there")
+    found = [path for path in folder.glob("state-*") if FOLDER.fullmatch(path.name) and not path.is_symlink()]
+    return sorted((path for path in found if (path / FACTS).is_file()), key=_step, reverse=True)
 
 
 def forget_states(folder: Path, newest: int, keep: int) -> None:
     """Removes all but the last `keep` up to step `newest`."""
-    for path in [path for path in list_states(folder) if int(path.name[6:]) <= newest][keep:]:
+    for path in [path for path in list_states(folder) if _step(path) <= newest][keep:]:
         (path / FACTS).unlink(missing_ok=True)  # first of all, so that half of it is not taken for the whole
         shutil.rmtree(path, ignore_errors=True)
 
 
-def read_metadata(folder: Path) -> Metadata:
-    """torch's own index of the parts; names other than those it consists of are refused."""
-    try:
-        with (folder / METADATA).open("rb") as file:
-            metadata: Metadata = _KnownNames(file).load()
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{folder / METADATA} is damaged or not a checkpoint's ({error})") from error
-    entries = metadata.state_dict_metadata.values() if isinstance(metadata, Metadata) else [None]
-    if not all(isinstance(entry, TensorStorageMetadata) for entry in entries):
-        raise InputError(f"{folder / METADATA} names something other than tensors, so it is not ours")
-    metadata.storage_meta = StorageMeta()
-    return metadata
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("state-"))
 
 
-class _KnownNames(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("builtins", "getattr"):
-            return _member
-        if not KNOWN.fullmatch(f"{module} {name}"):
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return super().find_class(module, name)
-
-
-def _member(kind: Any, name: str) -> Enum:
-    """How Python before 3.11.4 writes a member of an enumeration: as its attribute. No other attribute is given out."""
-    if not (isinstance(kind, EnumMeta) and name in kind.__members__):
-        raise pickle.UnpicklingError(f"it asks {kind!r} for {name}")
-    member: Enum = kind.__members__[name]
-    return member
-
-
-class _Reader(FileSystemReader):
-    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        return read_metadata(Path(self.path))
-
-
-class _Writer(FileSystemWriter):
-    def storage_meta(self) -> None:  # a path in it would be nobody's business after the folder has moved
-        return None
-
-    def write_data(self, *plan: Any) -> Future[list[WriteResult]]:
-        try:
-            written: Future[list[WriteResult]] = super().write_data(*plan)
-            return written
-        except RuntimeError as error:  # torch's own, on top of the reason
-            reason: BaseException | None = error
-            while reason is not None and not isinstance(reason, OSError):
-                reason = reason.__context__
-            raise reason or error from None
-
-
-def _save(folder: Path, tensors: Mapping[str, Tensor | Part], group: dist.ProcessGroup | None) -> None:
-    try:
-        _hide_that_it_is_one_process()
-        planner = WriteParts(*rank_and_size(group))
-        save_parts(dict(tensors), storage_writer=_Writer(folder), planner=planner, process_group=group)
-    except CheckpointException as error:
-        raise _first(error) from error
-
-
-def _hide_that_it_is_one_process() -> None:
-    """Not by `catch_warnings`, which belongs to the whole process: states are also written by a thread."""
-    warnings.filterwarnings("ignore", "torch.distributed is disabled")
-
-
-def _first(error: CheckpointException) -> OSError | InputError:
-    """What the first process that failed says; a fault of the program is raised as it is."""
-    first = next(iter(error.failures.values()))[0]
-    if isinstance(first, OSError | InputError):
-        return first
-    raise first
+def _length(rows: Tensor) -> int:
+    return len(rows) if rows.dim() else 1
 
 
 def _make_empty(folder: Path) -> None:
@@ -184,51 +141,106 @@ def _make_empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _finish(temporary: Path, folder: Path, files: dict[str, Any], facts: dict[str, Any]) -> None:
-    files[METADATA] = _digest(temporary / METADATA)
-    described = {"format": FORMAT, "facts": facts, "files": files}
+class _Written(NamedTuple):
+    """A file, its size and checksum, and of each tensor the first row in it and the shape as a whole."""
+
+    file: str
+    entry: dict[str, Any]
+    tensors: dict[str, tuple[int, tuple[int, ...]]]
+
+
+def _write(folder: Path, tensors: Mapping[str, Tensor | Part], rank: int, size: int) -> _Written:
+    """Of one process: its parts, and some of the whole tensors, which all processes hold alike."""
+    parts = {
+        name: as_part(value)
+        for number, (name, value) in enumerate(sorted(tensors.items()))
+        if (len(value.rows) if isinstance(value, Part) else number % size == rank)
+    }
+    file = f"part-{rank}.safetensors"
+    entry = write_part(folder / file, {name: part.rows for name, part in parts.items()})
+    return _Written(file, entry, {name: (part.first, part.shape) for name, part in parts.items()})
+
+
+def _finish(temporary: Path, folder: Path, written: list[_Written], facts: dict[str, Any]) -> None:
+    tensors: dict[str, dict[str, Any]] = {}
+    for one in written:
+        for name, (first, shape) in one.tensors.items():
+            tensors.setdefault(name, {"shape": shape, "pieces": {}})["pieces"][one.file] = first
+    files = {one.file: one.entry for one in written}
+    described = {"format": FORMAT, "facts": facts, "files": files, "tensors": tensors}
+    text = json.dumps({"checksum": _checksum(described), **described}, allow_nan=False)
     with replace_file(temporary / FACTS) as file:
-        file.write_text(json.dumps({"checksum": _checksum(described), **described}, indent=1), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     if folder.exists():  # one that could not be read, or it would have been gone on with
         shutil.rmtree(folder)
     temporary.replace(folder)
     sync(folder.parent)
 
 
-def _described(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _described(folder: Path) -> dict[str, Any]:
+    """The index, every entry of which has the right type."""
     path = folder / FACTS
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        claimed = described.pop("checksum")
+        if path.is_symlink():
+            raise ValueError("it is a symbolic link")
+        text = read_bytes(path, LARGEST_DESCRIPTION)
+        described: dict[str, Any] = parse_json(text)
+        if described["format"] == PICKLED:
+            raise InputError(
+                f"{path} was written by an earlier marginface, in a format that can run code and is no longer read; "
+                f"finish or export this run with the version that wrote it"
+            )
         if described["format"] != FORMAT:
-            raise InputError(f"{path} is of another version of marginface ({described['format']})")
-        if claimed != _checksum(described):
+            raise InputError(f"{path} is of another version of marginface ({described['format']!s:.40})")
+        if json.dumps(described, allow_nan=False).encode() != text:  # such as a name twice in one object
+            raise ValueError("it is not the JSON that marginface writes")
+        if described.pop("checksum") != _checksum(described):
             raise InputError(f"{path} is damaged: its checksum differs")
-        return described["facts"], described["files"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+        if not isinstance(described["facts"], dict):
+            raise ValueError("it holds no facts")
+        for name, entry in described["files"].items():
+            if not FILE.fullmatch(name) or entry.keys() != {"bytes", "sha256"} or type(entry["bytes"]) is not int:
+                raise ValueError(f"it names a file {name!r:.60}")
+        for name, entry in described["tensors"].items():
+            numbers = [*entry["shape"], *entry["pieces"].values()]
+            if not name.isprintable() or len(name) > 1000 or any(type(n) is not int or n < 0 for n in numbers):
+                raise ValueError(f"it does not describe a tensor by {name!r:.60}")
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is missing, damaged or not a checkpoint's ({error})") from error
+    return described
+
+
+def _check(folder: Path, files: Mapping[str, Any]) -> None:
+    for name, expected in files.items():
+        check_part(folder / name, expected)
+
+
+def _pieces(folder: Path, files: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, list[Piece]]:
+    """Where the rows of every tensor are. Raises InputError unless the files hold each exactly once, in its shape."""
+    held: dict[str, dict[str, tuple[int, ...]]] = {}
+    for file in files:
+        with open_part(folder / file) as opened:
+            held[file] = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    found = {}
+    for name, entry in tensors.items():
+        shape, pieces, end = tuple(entry["shape"]), [], 0
+        total = shape[0] if shape else 1
+        for file, first in sorted(entry["pieces"].items(), key=lambda piece: piece[1]):
+            rows = held.get(file, {}).get(name)
+            if rows is None or first != end or rows[1:] != shape[1:] or len(rows) != len(shape):
+                raise InputError(f"{folder / FACTS} is wrong about {name}: {file} does not hold its rows from {end} on")
+            end += rows[0] if rows else 1
+            pieces.append(Piece(first, end, file))
+        if end != total:
+            raise InputError(f"{folder} is incomplete: it holds {end} rows of {name} instead of {total}")
+        found[name] = pieces
+    return found
 
 
 def _checksum(described: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _check(folder: Path, files: dict[str, dict[str, Any]]) -> None:
-    for path, expected in ((folder / name, entry) for name, entry in files.items()):
-        if not path.is_file():
-            raise InputError(f"{path} is missing")
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            raise InputError(f"{path} has {size} bytes instead of {expected['bytes']}")
-        if _digest(path) != expected:
-            raise InputError(f"{path} is damaged: its checksum differs")
 
 
 def _reason(folder: Path, error: OSError | InputError) -> InputError:
