@@ -31,7 +31,7 @@ def together(work: Callable[[], T], group: dist.ProcessGroup | None = None) -> l
     """Every process does its `work`; all get the results of all, or all raise the error of the first that failed.
 
     Only OSError, InputError and Stopped are shared: anything else is a fault of the program. All processes must call
-    this.
+    this. torch pickles the results, so they come from processes of this run only, and never from a file.
     """
     rank, size = rank_and_size(group)
     if size == 1:
