@@ -29,6 +29,7 @@ hypothesis.settings.register_profile("search", deadline=None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the nightly tests")
+    parser.addoption("--minutes", type=float, default=0, help="fuzz each file format for this long, with new files")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,12 +1,10 @@
 """Somebody's embeddings: read, or refused in one sentence, however damaged."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import fuzzing
 from marginface.errors import InputError
 from marginface.evaluate.embeddings_file import EmbeddingsFile
 from marginface.evaluate.images import Images
@@ -22,22 +20,6 @@ def test_rows_are_found_by_name_and_get_their_length_back(tmp_path: Path) -> Non
     found = EmbeddingsFile(path).of(images("b/2.png", "a/1.png"))
     np.testing.assert_array_equal(found.original, [[0, 3, 0], [2, 0, 0]])
     assert found.flipped is None
-
-
-@fuzzing.cases
-def test_damaged_files_are_read_or_refused(tmp_path: Path, first: int, count: int) -> None:
-    buffer, rng = io.BytesIO(), np.random.default_rng(0)
-    np.savez_compressed(
-        buffer,
-        embeddings=rng.normal(size=(6, 4)),
-        flipped=rng.normal(size=(6, 4)),
-        keys=np.array([f"person/{number}.jpg" for number in range(6)]),
-    )
-    path = tmp_path / "e.npz"
-    whole = buffer.getvalue()
-    for data in (*fuzzing.damaged(whole, first, count), *fuzzing.damaged_members(whole, first, count)):
-        path.write_bytes(data)
-        fuzzing.survives(path, lambda: EmbeddingsFile(path).of(images("person/3.jpg")))
 
 
 @pytest.mark.parametrize("content", [np.array([{}]), np.array([[None] * 3])])

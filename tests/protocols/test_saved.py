@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fuzzing
 from marginface.errors import InputError
 from marginface.protocols.pairs import make_pairs, stored_pairs
 from marginface.protocols.saved import load_results, save_results
@@ -37,14 +36,3 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     np.savez(path, other=np.zeros(3))
     with pytest.raises(InputError, match="holds no results"):
         load_results(path)
-
-
-@fuzzing.cases
-def test_damaged_files_are_read_or_refused(tmp_path: Path, first: int, count: int) -> None:
-    pairs = stored_pairs(np.arange(20) % 2 < 1, "stored")
-    path = tmp_path / "scores.npz"
-    save_results(path, [pairs.score(np.random.default_rng(0).normal(size=(40, 8)), "one", replicates=0)])
-    data = path.read_bytes()
-    for changed in (*fuzzing.damaged(data, first, count), *fuzzing.damaged_members(data, first, count)):
-        path.write_bytes(changed)
-        fuzzing.survives(path, lambda: load_results(path, replicates=0))

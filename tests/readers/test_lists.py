@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-import fuzzing
 from marginface.errors import InputError
 from marginface.readers import open_reader
 from marginface.readers.list_line import Line, parse_line
@@ -186,25 +185,3 @@ def test_an_image_that_is_missing_is_named(tmp_path):
 def test_a_line_may_name_a_path_with_spaces_and_numbers():
     assert parse_line("a b/c 1 d.jpg 4") == Line("a b/c 1 d.jpg", "4")
     assert parse_line("C:\\faces\\tom\\1.jpg") == Line("C:\\faces\\tom\\1.jpg", "C:/faces/tom")
-
-
-@fuzzing.cases
-def test_damaged_lists_are_read_or_refused(tmp_path, first, count):
-    write_images(tmp_path, IMAGES[:3])
-    path = tmp_path / "a.txt"
-    share = count // len(DIALECTS) + 1
-    for line, _, _ in DIALECTS.values():
-        for data in fuzzing.damaged("\n".join(map(line, IMAGES[:3])).encode(), first, share):
-            path.write_bytes(data)
-            fuzzing.survives(path, lambda: open_reader(path).read([0, 1]))
-
-
-@fuzzing.cases
-def test_damaged_landmarks_are_read_or_refused(tmp_path, first, count):
-    write_images(tmp_path, IMAGES[:3])
-    (tmp_path / "a.txt").write_text("\n".join(IMAGES[:3]))
-    file = tmp_path / "loose_landmark_all.csv"
-    rows = ["NAME_ID,P1X,P1Y", *(f'"{name[:-4]}",{words(shift(name)).replace(" ", ",")}' for name in IMAGES[:3])]
-    for data in fuzzing.damaged("\n".join(rows).encode(), first, count):
-        file.write_bytes(data)
-        fuzzing.survives(file, lambda: open_reader(tmp_path / "a.txt").read([0, 1]))

@@ -5,7 +5,6 @@ import msgpack
 import numpy as np
 import pytest
 
-import fuzzing
 from marginface.errors import InputError
 from marginface.readers import open_reader
 from marginface.readers.lmdb_set import LMDBReader
@@ -107,17 +106,3 @@ def test_records_that_are_no_faces(tmp_path, value, message):
     with pytest.raises(InputError, match=rf"data.mdb: record 3 is damaged|{message}"):
         reader.read([3])
     reader.read([2, 4])
-
-
-@fuzzing.cases
-def test_damaged_environments_are_read_or_refused(tmp_path, first, count):
-    path = write(tmp_path / "set", 120, subdir=False)
-    original = path.read_bytes()
-    # the pages that are in use: keys and meta pages matter most
-    for case, data in enumerate(fuzzing.damaged(original[20:], first, count)):
-        damaged = bytearray(original[:20] + data)
-        rng = np.random.default_rng(case)
-        for _ in range(3):
-            damaged[int(rng.integers(20, 12_000)) % len(damaged)] ^= 1 << int(rng.integers(0, 8))
-        path.write_bytes(damaged)
-        fuzzing.survives(path, lambda: open_reader(path).read(range(0, 120, 7)))

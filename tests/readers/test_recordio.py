@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import fuzzing
 import golden_files
 from marginface.errors import InputError
 from marginface.readers import open_reader, recordio
@@ -277,24 +276,3 @@ def test_record_that_claims_half_a_gigabyte(tmp_path):
     (folder / "train.rec").write_bytes(data)
     with pytest.raises(InputError, match=r"byte 40: a record claims 536,870,911 bytes where \d+ are left"):
         open_reader(folder).read([0])
-
-
-@fuzzing.cases
-@pytest.mark.parametrize("victim", ["train.rec", "train.idx", "property", "no index"])
-def test_damaged_sets_are_read_or_refused(tmp_path, victim, first, count):
-    folder = write_set(tmp_path / "set", INSIGHTFACE, property="3,112,112\n")
-    original = (folder / "train.idx").read_bytes()
-    path = folder / ("train.rec" if victim == "no index" else victim)
-    for data in fuzzing.damaged(path.read_bytes(), first, count // 4):
-        path.write_bytes(data)
-        (folder / "train.labels.npy").unlink(missing_ok=True)
-        if victim == "no index":
-            (folder / "train.idx").unlink(missing_ok=True)
-        fuzzing.survives(path, lambda: read_all(open_reader(folder)), folder)
-    assert victim in ("train.idx", "no index") or (folder / "train.idx").read_bytes() == original
-
-
-def read_all(reader):
-    for index in range(len(reader)):
-        reader.read([index])
-    assert len(reader.labels) == len(reader)

@@ -6,7 +6,6 @@ import tarfile
 
 import pytest
 
-import fuzzing
 from marginface.errors import InputError
 from marginface.readers import open_reader
 from marginface.readers.shards import ShardsReader
@@ -64,12 +63,3 @@ def test_what_convert_writes_beside_the_images(tmp_path):
 def test_shards_that_cannot_be_used(tmp_path, samples, message):
     with pytest.raises(InputError, match=message):
         open_reader(write(tmp_path / "a.tar", samples))
-
-
-@fuzzing.cases
-def test_damaged_shards_are_read_or_refused(tmp_path, first, count):
-    samples = sample(0, 0, key="a", identity="x", num_classes=2) + sample(1, 1, key="b", identity="y", num_classes=2)
-    path = write(tmp_path / "a.tar", samples)
-    for data in fuzzing.damaged(path.read_bytes()[:5120], first, count):
-        path.write_bytes(data)
-        fuzzing.survives(path, lambda: [open_reader(path).read([i]) for i in range(len(open_reader(path)))])

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import fuzzing
 from marginface.errors import InputError
 from marginface.readers import open_reader
 from marginface.readers.subset import SubsetReader, is_index
@@ -56,11 +55,3 @@ def test_lists_of_images_are_no_index(tmp_path):
     for text in ("a/1.jpg,2", "1 2", "1", "", "1,b"):
         (tmp_path / "a.txt").write_text(text)
         assert not is_index(tmp_path / "a.txt")
-
-
-@fuzzing.cases
-def test_damaged_indices_are_read_or_refused(faces_emore, first, count):
-    path = faces_emore / "index.txt"
-    for data in fuzzing.damaged(",".join(map(str, range(70))).encode(), first, count):
-        path.write_bytes(data)
-        fuzzing.survives(path, lambda: open_reader(path).read([0, 1]))

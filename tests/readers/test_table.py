@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-import fuzzing
 from marginface.errors import InputError
 from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader, table_parts
@@ -159,18 +158,3 @@ def test_verification_set_of_cvlface(tmp_path):
     write_arrow(verification_table(order=(0, 1, 2, 2, 4, 5)), tmp_path / "lfw" / "data-00000-of-00001.arrow")
     with pytest.raises(InputError, match="two rows for each pair"):
         open_verification(tmp_path / "lfw")
-
-
-@fuzzing.cases
-@pytest.mark.parametrize("write", [write_parquet, write_arrow])
-def test_damaged_tables_are_read_or_refused(tmp_path, write, first, count):
-    path = tmp_path / "x"
-    write(pa.table({"image": [b"image"] * 6, "label": [0, 1, 2] * 2}), path)
-    for data in fuzzing.damaged(path.read_bytes()[6:], first, count):
-        path.write_bytes(path.read_bytes()[:6] + data)  # what is no table at all is no concern of this reader
-        fuzzing.survives(path, lambda: read_all(open_reader(path)))
-
-
-def read_all(reader):
-    for index in range(len(reader)):
-        reader.read([index])

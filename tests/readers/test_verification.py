@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import fuzzing
 import golden_files
 from marginface.errors import InputError
 from marginface.loading.decode import decode, decode_batch
@@ -242,15 +241,6 @@ def small_bin(protocol):
     return stream.getvalue()
 
 
-@fuzzing.cases
-def test_damaged_pickles_are_read_or_refused(tmp_path, first, count):
-    path = tmp_path / "set.bin"
-    for protocol in (0, 2, 3, 4, 5):
-        for data in fuzzing.damaged(small_bin(protocol), first, count // 5):
-            path.write_bytes(data)
-            fuzzing.survives(path, lambda: open_verification(path))
-
-
 @pytest.fixture
 def photographs(tmp_path):
     """images/<person>/<number>.png of three people."""
@@ -338,35 +328,3 @@ def test_lists_of_pairs_that_cannot_be_used(tmp_path, photographs):
     path.write_text(f"1 {photographs[0]} x/2.png\n")
     with pytest.raises(InputError, match=r"ann.txt: image 1, .*x/2.png, cannot be read"):
         _ = open_verification(path).images[1]
-
-
-@fuzzing.cases
-def test_damaged_lists_of_pairs_are_read_or_refused(tmp_path, photographs, first, count):
-    path = tmp_path / "ann.txt"
-    whole = "\n".join(f"{number % 2} {photographs[number]} {photographs[-number]}" for number in range(6)).encode()
-    for data in fuzzing.damaged(whole, first, count):
-        path.write_bytes(data)
-        fuzzing.survives(path, lambda: open_verification(path).images[:])
-
-
-@fuzzing.cases
-@pytest.mark.parametrize("victim", ["agedb_30_list.npy", "agedb_30/memfile/mem_file.dat.conf", "set.npy", "issame.txt"])
-def test_damaged_arrays_are_read_or_refused(tmp_path, victim, first, count):
-    folder = write_memfile(tmp_path, pictures(4)[:, ::28, ::28], [True, False])
-    np.save(tmp_path / "set.npy", pictures(4)[:, ::28, ::28])
-    (tmp_path / "issame.txt").write_text("1\n0\n")
-    opened = folder if victim.startswith("agedb") else tmp_path
-    if opened == tmp_path:
-        (tmp_path / "agedb_30_list.npy").unlink()
-    whole = (tmp_path / victim).read_bytes()
-    for data in fuzzing.damaged(whole, first, count // 4):
-        (tmp_path / victim).write_bytes(data)
-        fuzzing.survives(tmp_path / victim, lambda: open_verification(opened).images[:], named=tmp_path)
-
-
-@fuzzing.cases
-def test_damaged_xz_is_read_or_refused(tmp_path, first, count):
-    path = tmp_path / "set.xz"
-    for data in fuzzing.damaged(lzma.compress(small_bin(4)), first, count):
-        path.write_bytes(data)
-        fuzzing.survives(path, lambda: open_verification(path).images[:])
