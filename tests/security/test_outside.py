@@ -693,7 +693,14 @@ def test_a_list_of_shards_runs_nothing(home: Path, line: str) -> None:
 
 @pytest.mark.parametrize("where", ["data", "old"])
 @pytest.mark.parametrize(
-    "spec", ["pipe:touch pwned", "Pipe:touch pwned", "https://127.0.0.1:9/a.tar::pipe:touch pwned"]
+    "spec",
+    [
+        "pipe:touch pwned",
+        "Pipe:touch pwned",
+        "pipe://usr/bin/touch pwned",
+        "https://127.0.0.1:9/a.tar::pipe:touch pwned",
+        "https://127.0.0.1:9/a.tar::{pipe,x}:touch pwned",
+    ],
 )
 def test_a_configuration_runs_nothing(home: Path, where: str, spec: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Be it a recipe or the run of a stranger; what the user types is his own."""

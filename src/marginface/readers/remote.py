@@ -25,6 +25,7 @@ from marginface.untrusted import read_lines, read_start
 SAFE = re.compile(r"(https?:[\w.~:/?#@&+,=%-]+|[\w.~:/?#@+,=%-]+)", re.ASCII | re.IGNORECASE)
 """URLs that a file may name: the programs that fetch them may be started through a shell, which knows other letters."""
 REMOTE = re.compile(r"pipe:|[a-z][a-z0-9+]+://", re.IGNORECASE)
+URL = re.compile(r"(?!pipe:)[a-z][a-z0-9+]+://", re.IGNORECASE)
 AT_ONCE = 4  # downloads
 
 
@@ -39,8 +40,8 @@ def is_url_list(path: Path) -> bool:
 
 
 def is_command(spec: str) -> bool:
-    """Whether opening this would run a command, by itself or as one of several sources."""
-    return any(part.lower().startswith("pipe:") for part in spec.split("::"))
+    """Whether opening this would run a command: one of several sources is no URL, also when braces are expanded."""
+    return is_remote(spec) and not all(URL.match(part) for part in spec.split("::"))
 
 
 def open_remote(spec: str) -> ShardsReader:
