@@ -1,6 +1,7 @@
 """The house: imports point downwards, leaves never import the package root, and every room has its tests."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def foreign_imports(source: str) -> list[str]:
             found += [str(node.module)] if str(node.module).split(".")[0] not in known else []
         elif isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            begins = ast.unparse(node.args[0]).lstrip("f'\"") if node.args else ""
+            begins = re.sub("^f?['\"]", "", ast.unparse(node.args[0])) if node.args else ""
             if name in ("import_module", "__import__") and not begins.startswith("marginface."):
                 found.append(ast.unparse(node))
             if name == "load_library" and begins.rstrip("'").split(".")[0] not in optional_imports.EXTRAS:
@@ -98,7 +99,7 @@ def foreign_imports(source: str) -> list[str]:
         ("from importlib import import_module as load\nimport importlib as i\ni.import_module(name)", None),
         ("__import__('wandb')", ["__import__('wandb')"]),
         ("load_library('unheard_of')", ["load_library('unheard_of'), of no extra"]),
-        ("import torch.onnx, numpy\nfrom . import a\nload_library('onnx.helper')", []),
+        ("import torch.onnx, numpy\nfrom . import a\nload_library('onnx.helper'), load_library('fastapi')", []),
         ("importlib.import_module(f'marginface.commands.{verb}')", []),
     ],
 )

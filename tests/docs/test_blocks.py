@@ -33,6 +33,7 @@ NOT_RUN = {
     "needs a camera": "there is none; a film is read by the same lines",
     "needs a cluster": "several GPUs or machines; tests/training starts several processes here",
     "needs the faces of LFW": "an hour of training comes before; docs/models.md makes int8 of another model, nightly",
+    "needs a running page": "tests/security/test_page.py asks the page over HTTP, with and without its token",
     "serves until Ctrl-C": "it would not return; tests/demo opens the page",
 }
 LONG = ("models", "guides/coming-from-adaface", "guides/coming-from-openvino")  # int8, networks of real size: nightly

@@ -134,7 +134,7 @@ def test_images_that_are_not_embedded_and_row_groups_that_are_too_large(tmp_path
 def test_without_pyarrow_the_cure_is_named(tmp_path, monkeypatch):
     write_parquet(faces(LABELS), tmp_path / "x.parquet")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"x.parquet: .* needs pyarrow; .*marginface\[parquet\]"):
+    with pytest.raises(InputError, match=r"x.parquet: .* needs pyarrow, .*marginface\[parquet\]"):
         open_reader(tmp_path / "x.parquet")
 
 

@@ -108,9 +108,13 @@ def visit_demo() -> None:
     words = [sys.executable, "-u", "-m", "marginface", "demo"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
-        address = next(word for line in demo.stdout for word in line.split() if word.startswith("http"))
-        assert b"<html" in urllib.request.urlopen(address).read()
-        demo.send_signal(signal.SIGINT)
+        try:
+            address = next(word for line in demo.stdout for word in line.split() if word.startswith("http"))
+            browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            browser.open(address).close()  # exchanges the token for a cookie
+            assert b"<html" in browser.open(address.partition("?")[0]).read()
+        finally:
+            demo.send_signal(signal.SIGINT)
 
 
 def main() -> None:
