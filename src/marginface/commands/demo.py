@@ -1,15 +1,15 @@
 """`marginface demo`: a local web page that recognises people."""
 
 import threading
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
 from marginface.demo.desk import Desk
-from marginface.demo.server import serve_page
+from marginface.demo.server import check_reach, serve_page
 from marginface.errors import InputError
+from marginface.untrusted import read_text
 
 
 def options(parser: ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, command: str) -> None:
     password = _password(options.password)
+    check_reach(options.host, password)  # before the models are loaded
     eye = open_eye(options)
     threshold, _ = threshold_of(options, eye.model)
     where = options.host, options.port, password
@@ -54,8 +55,6 @@ def _password(given: str) -> str:
     if not given.startswith("@"):
         return given
     try:
-        return Path(given[1:]).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        raise InputError(
-            f"--password {given}: the file cannot be read ({error}); give one with a line of text"
-        ) from error
+        return read_text(given[1:], 4096).strip()
+    except OSError as error:
+        raise InputError(f"--password {given}: {error.strerror}; give a file of one line of text") from error

@@ -51,6 +51,9 @@ button:focus-visible, a:focus-visible, input[type=number]:focus-visible {
 #erase { background: transparent; color: var(--danger); border: 1.5px solid var(--danger) }
 #erase:hover { background: #b4231818 }
 #sure { border: 1.5px solid var(--danger); border-radius: 8px; padding: 14px; gap: 12px }
+input[type=range]::-webkit-slider-thumb { box-shadow: 0 0 0 1.5px #8a94a3 !important }
+input[type=range]::-moz-range-thumb { box-shadow: 0 0 0 1.5px #8a94a3 !important }
+[id$=-notice]:not(:has(p)) { display: none !important }
 [id$=-notice] p { color: var(--danger); overflow-wrap: anywhere }
 #told p, #erased p, #compared p, #why p { font-weight: 600; overflow-wrap: anywhere }
 #sure p { overflow-wrap: anywhere }

@@ -52,14 +52,9 @@ def serve_page(
     port: None takes a free one from 7860 on. password: what visitors give who do not have the token. Raises InputError
     for a host or port that cannot be listened on, and for a host beyond this machine without a password.
     """
-    with _listen(host, port) as listener:
+    with _listen(host, port, password) as listener:
         bound, number = listener.getsockname()[:2]
         local = ipaddress.ip_address(bound).is_loopback
-        if not local and len(password) < SHORTEST:
-            raise InputError(
-                f"--host {host} shows the page to the whole network, where everybody could enrol and erase people: "
-                f"give a --password of {SHORTEST} characters or more"
-            )
         photographs = Photographs()
         app = PagePolicy(gradio_app(desk, photographs, threshold, thresholds, local))
         guard = Guard(PhotographRoutes(app, photographs), {host, bound}, number, PATHS, LARGEST + (1 << 16), password)
@@ -119,16 +114,27 @@ class PagePolicy:
         await send({"type": "http.response.body", "body": body})
 
 
-def _listen(host: str, port: int | None) -> socket.socket:
-    """A listening socket. Raises InputError for what is no address of this machine and for ports in use."""
-    reason = ""
+def check_reach(host: str, password: str) -> tuple[int, str]:
+    """Address family and address of a host. Raises InputError for one beyond this machine without a password."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host or "?", None, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise InputError(f"--host {host!r} is no address of this machine; leave it out for 127.0.0.1") from error
+    if not ipaddress.ip_address(address[0]).is_loopback and len(password) < SHORTEST:
+        raise InputError(
+            f"--host {host} shows the page to the whole network, where everybody could enrol and erase people: "
+            f"give a --password of {SHORTEST} characters or more"
+        )
+    return family, str(address[0])
+
+
+def _listen(host: str, port: int | None, password: str) -> socket.socket:
+    """A listening socket. Raises InputError as `check_reach` does, and for ports that cannot be had."""
+    family, address = check_reach(host, password)
+    reason = ""
     for number in PORTS if port is None else [port]:
         try:
-            return socket.create_server((address[0], number), family=family)
+            return socket.create_server((address, number), family=family)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
     ports = f"{PORTS[0]} to {PORTS[-1]}" if port is None else str(port)
