@@ -253,6 +253,28 @@ def test_a_damaged_file_costs_nobody(killed: Path, tmp_path: Path, run: Run, dam
     assert refused >= 2 * len(READING), "most files cannot be done without"
 
 
+def test_a_changed_byte_is_noticed_or_means_nothing(where: Path) -> None:
+    """Wherever it is: what is read is what was stored, or else nothing is."""
+
+    def read() -> dict[str, tuple[str, str, str, float, bytes, bytes]]:
+        return {f.id: (f.name, f.source, f.photo, f.weight, f.vector.tobytes(), f.picture) for f in opened.faces(True)}
+
+    opened = Store(str(where))
+    stored, noticed = read(), 0
+    assert len(stored) == 6
+    for path in sorted(path for path in where.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        for position in np.random.default_rng(len(whole)).permutation(len(whole))[:60]:
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+            try:
+                assert read() == stored, (path, position)
+            except InputError:
+                noticed += 1
+        path.write_bytes(whole)
+    assert noticed > 100
+    assert read() == stored
+
+
 def test_links_and_pipes_are_not_followed(where: Path, run: Run) -> None:
     for number, part in enumerate(sorted(path for path in where.rglob("*") if path.is_file())):
         outside = where.parent / f"outside{number}"

@@ -70,18 +70,17 @@ class MilvusFiles:
     @contextmanager
     def locked(self, exclusive: bool) -> Iterator[None]:
         """Keeps writers out, as milvus-lite's own lock does; with `exclusive` readers too. Never waits."""
+        if fcntl is None or not os.path.lexists(self.path / LOCK):  # nothing was written yet, or the lock is lost
+            yield
+            return
         with self._sentence(LOCK):
-            if fcntl is None or not (self.path / LOCK).exists():  # nothing was written yet, or the lock is lost
-                yield
-                return
             lock = os.open(self.path / LOCK, os.O_RDONLY | os.O_NONBLOCK)
-            try:
+        try:
+            with self._sentence(LOCK):
                 fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                yield
-            except BlockingIOError as error:
-                raise InputError(f"{self.path} is in use by another process; try again when that has ended") from error
-            finally:
-                os.close(lock)
+            yield
+        finally:
+            os.close(lock)
 
     def record(self) -> Record | None:
         """None where nothing was ever stored."""
@@ -218,6 +217,8 @@ class MilvusFiles:
             yield
         except InputError:
             raise
+        except BlockingIOError as error:
+            raise InputError(f"{self.path} is in use by another process; try again when that has ended") from error
         except PermissionError as error:
             raise InputError(f"{error.filename or self.path} cannot be read ({error.strerror})") from error
         except Exception as error:  # pyarrow, JSON and the file system have no common base

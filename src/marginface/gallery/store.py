@@ -133,7 +133,8 @@ class Store:
     def collection(self) -> str:
         """What the alias points to: another one after each `rewrite`; "" where nothing was ever stored."""
         if self._client is None and self._files is not None:
-            return self._files.collection or ""
+            with self._files.locked(exclusive=False):
+                return self._files.collection or ""
         return self._current() or ""
 
     def create(self, model: dict[str, Any], length: int) -> None:
