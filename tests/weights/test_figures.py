@@ -49,3 +49,25 @@ def test_what_is_no_evaluation(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("[1]")
     with pytest.raises(InputError, match="is no evaluation"):
         read_figures(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"benchmark": 3}, {"benchmark": "a\nb"}, {"auc": None}, {"auc": {"value": "0.9"}}, {"eer": {}},
+        {"eer": {"value": float("nan")}}, {"accuracy": {"mean": [1]}}, {"accuracy": 3}, {"tar_at_far": 3},
+        {"tar_at_far": [3]}, {"tar_at_far": [{"far": 0.1}]},
+        {"tar_at_far": [{"far": 0.1, "tar": 1e999, "threshold": 0.5}]},
+    ],
+)  # fmt: skip
+def test_figures_of_a_stranger_are_checked(change: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({"results": [{**RESULT, **change}]}))
+    with pytest.raises(InputError, match="is no evaluation"):
+        read_figures(tmp_path / "r.json")
+
+
+def test_searches_have_no_such_figures(tmp_path: Path) -> None:
+    """They stand beside pairs in one file, and have neither AUC nor EER."""
+    search = {"benchmark": "closed set", "model": "trained network", "probes": 3, "ranks": {"1": 0.5}}
+    (tmp_path / "r.json").write_text(json.dumps({"results": [search, RESULT]}))
+    assert markdown(read_figures(tmp_path / "r.json")) == markdown([RESULT])

@@ -1,5 +1,6 @@
 """What an evaluation said of a model, read from its JSON: for model cards and the metadata of exports."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,31 @@ BASELINES = ("pixels", "untrained network")
 
 
 def read_figures(path: str | Path) -> list[dict[str, Any]]:
-    """The results in the JSON that `marginface evaluate` or a run wrote, baselines left out.
+    """The results on pairs in the JSON that `marginface evaluate` or a run wrote, baselines left out.
 
-    Raises InputError where the file is no such JSON.
+    Raises InputError where the file is no such JSON, or a figure in it no finite number.
     """
     path = Path(path)
     try:
         results = read_json(path)["results"]
-        return [result for result in results if result["benchmark"] and result["model"] not in BASELINES]
+        found = [result for result in results if result["model"] not in BASELINES and "auc" in result]
+        if not all(map(_is_sound, found)):
+            raise ValueError("a figure is not a number")
+        return found
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; write it with: marginface evaluate MODEL --json {path}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no evaluation; give what marginface evaluate --json wrote") from error
+
+
+def _is_sound(result: dict[str, Any]) -> bool:
+    """Whether what cards and metadata take of a result has the types that `to_json` gives it."""
+    rows = result.get("tar_at_far") or []
+    numbers = [result["auc"]["value"], result["eer"]["value"], *(row["far"] for row in rows)]
+    numbers += [row[name] for row in rows for name in ("tar", "threshold") if row[name] is not None]
+    numbers += [result["accuracy"]["mean"]] if result.get("accuracy") else []
+    named: str = result["benchmark"]
+    return named.isprintable() and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
 
 
 def find_figures(model: str | Path) -> list[dict[str, Any]]:
