@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from marginface.commands.progress import Report, progress_bars
-from marginface.commands.shared import add_allow_outside, add_overwrite
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import measure, open_benchmark
@@ -18,7 +18,6 @@ from marginface.export import Report as Exported
 from marginface.files import check_file, check_folder
 from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader
-from marginface.weights import load
 from marginface.weights.figures import find_figures, read_figures
 
 ALSO_CALLED = {"torchscript-free-pt2": "pt2"}
@@ -43,7 +42,7 @@ def run(options: Namespace, command: str) -> None:
     to = ALSO_CALLED.get(options.to, options.to)
     reads = [options.model, options.evaluation, options.int8, options.benchmark]
     (check_folder if to == "openvino" else check_file)(options.output, options.overwrite, reads)
-    model = load(options.model)
+    model = load_model(options.model).to("cpu")
     results = read_figures(options.evaluation) if options.evaluation else find_figures(options.model)
     with progress_bars("nothing was written; the same command begins anew") as begin:
         report = export(

@@ -18,6 +18,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=str, default="", help="folder to write; without it, only a look")
     parser.add_argument("--source", type=str, default="auto", help=f"whose it is: auto, or {', '.join(SOURCES)}")
     parser.add_argument("--head", type=str, nargs="+", default=[], help="file with the class weights, or its shards")
+    parser.add_argument("--part", type=str, default="", help="which network of a file that holds several, such as ema")
     parser.add_argument("--allow-partial", action="store_true", help="keep fresh weights where the file's do not fit")
     add_overwrite(parser)
 
@@ -25,7 +26,9 @@ def options(parser: ArgumentParser) -> None:
 def run(options: Namespace, command: str) -> None:
     if options.output:
         check_folder(options.output, options.overwrite, [options.checkpoint, *options.head])
-    model = import_checkpoint(options.checkpoint, options.source, options.head or None, options.allow_partial)
+    model = import_checkpoint(
+        options.checkpoint, options.source, options.head or None, options.allow_partial, options.part
+    )
     name, console = Path(options.checkpoint).name, Console()
     if options.output:
         embedder = save_imported(model, options.output, name, options.overwrite)

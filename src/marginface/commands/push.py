@@ -3,7 +3,7 @@
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from marginface.weights import load
+from marginface.commands.shared import load_model
 from marginface.weights.figures import find_figures, read_figures
 from marginface.weights.hub import push
 
@@ -18,5 +18,5 @@ def options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, command: str) -> None:
     results = read_figures(options.evaluation) if options.evaluation else find_figures(options.model)
-    address = push(load(options.model), options.name, results, options.licence, options.private)
+    address = push(load_model(options.model), options.name, results, options.licence, options.private)
     Console().print(f"published: {address}", highlight=False, soft_wrap=True)

@@ -1,15 +1,30 @@
 """What several commands need."""
 
+import sys
+from functools import cache
+
 from jsonargparse import ArgumentParser
 
 from marginface.embedder import Embedder, default_device
 from marginface.readers.containment import ALLOW_OUTSIDE
 from marginface.weights import load
+from marginface.weights.opening import describe_import
 
 
 def load_model(model: str) -> Embedder:
-    """A model's folder, a run's, a published checkpoint, or org/name on the Hugging Face Hub."""
-    return load(model, default_device())
+    """A model's folder, a run's, a published checkpoint, or org/name on the Hugging Face Hub.
+
+    Prints, once, how a published checkpoint was understood: which of its networks was taken, and what was changed.
+    """
+    loaded = load(model, default_device())
+    _say_once(describe_import(model, loaded))
+    return loaded
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    if sentence:
+        print(sentence, file=sys.stderr)
 
 
 def add_allow_outside(parser: ArgumentParser) -> None:

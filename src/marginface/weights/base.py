@@ -37,6 +37,7 @@ class Family:
     usage: the image size in it is replaced by the backbone's own.
     bgr: trained on BGR pixels; the first convolution is turned round on import, so the model takes RGB.
     options: of the backbone, where no key shows them.
+    with_head: known by its prefix only where its class weights are there too, as others use the same prefix.
     heads: keys of the class weights, and whether they are stored (num_features, classes).
     head_state: what else belongs to the head, by the name the margin gives it.
     convert: a change of keys, for a project whose layout is not ours.
@@ -48,6 +49,7 @@ class Family:
     usage: Usage = field(default_factory=Usage)
     bgr: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    with_head: bool = False
     heads: Mapping[str, bool] = field(default_factory=dict)
     head_state: Mapping[str, str] = field(default_factory=dict)
     convert: Callable[[State], State] | None = None

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from marginface.readers.archive_index import zip_members
 from marginface.tensor_file import open_tensors
 from marginface.untrusted import open_file
 from marginface.weights.base import State
+from marginface.weights.layouts import prefixes
 from marginface.weights.torch_file import RefusedName, read_torch
 
 # what PyTorch and training frameworks leave beside the weights; it is passed over and never imported
@@ -27,6 +29,7 @@ HARMLESS = re.compile(
 # where projects keep the network's state dict within a checkpoint, first match first
 NETWORK = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "backbone", "net")
 PARTIAL_FC = "state_dict_softmax_fc"
+DEPTH = 3  # of dictionaries within dictionaries that are looked through
 OLD_PYTORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before version 1.6
 
 A_PAGE = (
@@ -80,8 +83,13 @@ def is_safetensors(path: Path) -> bool:
         return file.read(9)[5:] == b"\0\0\0{"
 
 
-def network_state(content: Any, path: Path) -> State:
-    """The state dict that holds the network. Partial FC's shard is added as `softmax_fc.weight`."""
+def networks(content: Any, path: Path) -> dict[str, State]:
+    """The networks of a checkpoint, by where they lie: "ema", "state_dict.student"; the one usually meant first.
+
+    Each with what lies beside it, such as class weights; Partial FC's shard is added as `softmax_fc.weight`. What holds
+    tensors and none of the networks known here is one as well where there is nothing else, for messages to name it.
+    Raises InputError for content without tensors.
+    """
     if isinstance(content, Tensor):
         raise InputError(
             f"{path} holds one matrix {list(content.shape)} and no network: it looks like a Partial FC shard; "
@@ -92,16 +100,51 @@ def network_state(content: Any, path: Path) -> State:
             f"{path} holds a {type(content).__name__}, not a state dict; save the model with "
             f"torch.save(model.state_dict(), ...)"
         )
-    inner = next((content[key] for key in NETWORK if _is_state(content.get(key))), content)
-    state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
-    if not state:
+    found: dict[str, State] = {}
+    for name, state in sorted(_states(content), key=lambda one: _rank(one[0])):
+        starts = prefixes(state)
+        for prefix in starts:
+            label = ".".join(filter(None, (name, prefix.rstrip(".") if len(starts) > 1 else "")))
+            found[label] = {k: v for k, v in state.items() if _longest(k, starts) in (prefix, None)}
+    if not found:
+        found = dict(sorted(_states(content, depth=1), key=lambda one: _rank(one[0]))[:1])
+    if not found:
         keys = ", ".join(map(str, list(content)[:8]))
         raise InputError(
-            f"{path} holds no tensors where weights are kept; its keys are {keys}; give a state dict alone"
+            f"{path} holds no tensors where weights are kept; its keys are {keys:.300}; give a state dict alone"
         )
-    if _is_state(content.get(PARTIAL_FC)):
-        state |= {f"softmax_fc.{key}": value for key, value in content[PARTIAL_FC].items()}
-    return state
+    shard = _tensors(content.get(PARTIAL_FC))
+    return {name: state | {f"softmax_fc.{k}": v for k, v in shard.items()} for name, state in found.items()}
+
+
+def _states(content: dict[Any, Any], depth: int = DEPTH) -> Iterator[tuple[str, State]]:
+    """Every dictionary in `content` that holds tensors, once, with the keys that lead to it."""
+    seen, level = {id(content)}, [("", content)]
+    for _ in range(depth + 1):
+        yield from ((name, state) for name, inner in level if (state := _tensors(inner)))
+        below = [(f"{name}.{key}".lstrip("."), inner) for name, outer in level for key, inner in outer.items()]
+        level = []
+        for name, inner in below:
+            if isinstance(inner, dict) and id(inner) not in seen:
+                seen.add(id(inner))
+                level.append((name, inner))
+
+
+def _rank(name: str) -> int:
+    """Where a network's place is among those that projects use, the unknown ones last."""
+    places = (*NETWORK, "")
+    return places.index(name) if name in places else len(places)
+
+
+def _longest(key: str, starts: list[str]) -> str | None:
+    """The network's prefix that a key belongs to; None for what lies beside them."""
+    return max((start for start in starts if key.startswith(start)), key=len, default=None)
+
+
+def _tensors(value: Any) -> State:
+    """The tensors that a dictionary holds itself; {} of anything else."""
+    items = value.items() if isinstance(value, dict) else ()
+    return {str(key): item for key, item in items if isinstance(item, Tensor) and str(key).isprintable()}
 
 
 def plain(state: State) -> tuple[State, list[str]]:
@@ -115,10 +158,6 @@ def plain(state: State) -> tuple[State, list[str]]:
         names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in narrow))
         notes.append(f"stored as {names}; converted to float32")
     return {key: value.float() if value.is_floating_point() else value for key, value in plain.items()}, notes
-
-
-def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
 
 
 def _refuse_folder(path: Path) -> None:

@@ -11,5 +11,6 @@ FAMILY = Family(
     prefixes=("backbone.",),
     layouts=("iresnet",),
     options=magface.FAMILY.options,
+    with_head=True,
     heads={"header.weight": False, "header.kernel": True},
 )

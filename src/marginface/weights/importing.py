@@ -14,11 +14,11 @@ from marginface.errors import InputError
 from marginface.tensor_file import check_finite
 from marginface.weights import adaface, cvlface, femb, insightface, magface, openvino, sphereface, yakhyo
 from marginface.weights.base import Family, ImportedModel, State
-from marginface.weights.container import network_state, plain, read
+from marginface.weights.container import networks, plain, read
 from marginface.weights.heads import KEYS as HEADS
 from marginface.weights.heads import class_weights, read_head
 from marginface.weights.keys import differences, table
-from marginface.weights.layouts import LAYOUTS, Layout
+from marginface.weights.layouts import LAYOUTS, Layout, prefixes
 
 # the first family whose prefix and layout fit; those with a prefix of their own stand before those without
 SOURCES: dict[str, Family] = {
@@ -40,16 +40,26 @@ def import_checkpoint(
     source: str = "auto",
     head: Path_ | Sequence[Path_] | None = None,
     allow_partial: bool = False,
+    part: str = "",
 ) -> ImportedModel:
-    """Reads a published checkpoint into our layout; the result takes RGB.
+    """Read a published checkpoint into our layout; the result takes RGB.
 
     source: "auto", or one of SOURCES where the keys cannot tell (a bare state dict says nothing of colours).
     head: file with the class weights, or its shards in the order of their ranks.
     allow_partial: keep fresh weights where the file's do not fit; otherwise any difference is an error.
+    part: which network of a file that holds several, such as "ema"; "" takes the one usually meant, and notes it.
     Raises InputError for what is no checkpoint, is not recognised, or does not fit, with the table of keys.
     """
     path = Path(path)
-    model = recognise(network_state(read(path), path), source, allow_partial, name=str(path))
+    found = networks(read(path), path)
+    taken = part or next(iter(found))
+    if taken not in found:
+        names = ", ".join(name or "the file itself" for name in found)
+        raise InputError(f"{path} holds no network {part!r:.60}; it holds {names:.300}")
+    model = recognise(found[taken], source, allow_partial, name=str(path))
+    if len(found) > 1:
+        others = ", ".join(name or "the file itself" for name in found if name != taken)
+        model.notes.insert(0, f"took the network {taken or 'of the file itself'}; choose another with --part: {others}")
     if head is not None:
         paths = [head] if isinstance(head, str | os.PathLike) else head
         model.head = read_head([Path(p) for p in paths], model.num_features)
@@ -61,7 +71,7 @@ def recognise(
 ) -> ImportedModel:
     """The same for a state dict at hand. name: what errors call it."""
     state, notes = plain(state)
-    family, layout, network, rest = _find(state, source, name)
+    family, layout, network, rest, wrapper = _find(state, source, name)
     options = {**family.options, **layout.options}
     model = ImportedModel(
         source=family.name,
@@ -72,21 +82,40 @@ def recognise(
         state_dict=network,
         notes=notes,
     )
+    if wrapper:
+        model.notes.append(
+            f"removed the prefix {wrapper} before the keys; taken as a network of {family.name}, whose conventions may "
+            f"not be yours: tell with --source"
+        )
     _take_head(model, family, rest, name)
     _complete(model, allow_partial, name)
     if rest:
-        model.notes.append(f"not used: {', '.join(sorted(rest)[:8])}")
+        model.notes.append(f"not used: {', '.join(key[:100] for key in sorted(rest)[:8])}")
     if family.bgr:
         _turn_first_convolution(model)
     check_finite(model.state_dict | model.head_state, name)
     return model
 
 
-def _find(state: State, source: str, name: str) -> tuple[Family, Layout, State, State]:
-    """Family and layout, the network's own entries, and the others."""
+def _find(state: State, source: str, name: str) -> tuple[Family, Layout, State, State, str]:
+    """Family and layout, the network's own entries, the others, and the prefix of a class around the network."""
     if source != "auto" and source not in SOURCES:
         raise InputError(f"there is no source {source!r}; choose auto or one of {', '.join(SOURCES)}")
+    if found := _exact(state, source):
+        return *found, ""
+    for prefix in prefixes(state):
+        inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if prefix and (found := _exact(inside, source)):
+            family, layout, network, rest = found
+            return family, layout, network, rest | {k: v for k, v in state.items() if not k.startswith(prefix)}, prefix
+    raise InputError(_unknown(state, source, name))
+
+
+def _exact(state: State, source: str) -> tuple[Family, Layout, State, State] | None:
+    """The same for a state dict whose keys begin as one of the projects has them; None for any other."""
     for family in SOURCES.values() if source == "auto" else [SOURCES[source]]:
+        if source == "auto" and family.with_head and not family.heads.keys() & state.keys():
+            continue
         # told the family, its bare state dict is accepted too
         for prefix in family.prefixes if source == "auto" else (*family.prefixes, ""):
             found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
@@ -96,7 +125,7 @@ def _find(state: State, source: str, name: str) -> tuple[Family, Layout, State, 
                 outer = _outer(family, prefix)
                 rest = {k: v for k, v in state.items() if not k.startswith(prefix) or k in outer}
                 return family, layout, {k: v for k, v in network.items() if k not in outer}, rest
-    raise InputError(_unknown(state, source, name))
+    return None
 
 
 def _outer(family: Family, prefix: str) -> set[str]:
@@ -110,7 +139,7 @@ def _unknown(state: State, source: str, name: str) -> str:
             return f"{name} looks like {meaning}; there is no such backbone here: marginface zoo lists what can be had"
     if state.keys() <= HEADS.keys():
         return f"{name} holds class weights and no network; give it as the head (--head) beside the backbone's file"
-    keys = ", ".join(list(state)[:3])
+    keys = ", ".join(key[:100] for key in list(state)[:3])
     if source != "auto":
         return f"{name} is no {source} checkpoint (its first keys are {keys}); let the keys tell with source auto"
     return (
@@ -130,8 +159,11 @@ def _take_head(model: ImportedModel, family: Family, rest: State, name: str) -> 
 
 def _complete(model: ImportedModel, allow_partial: bool, name: str) -> None:
     """Compares with what the backbone expects; replaces what does not fit where that is allowed."""
-    with torch.device("meta"):
-        backbone = create_backbone(model.backbone, model.num_features, **model.options)
+    try:
+        with torch.device("meta"):
+            backbone = create_backbone(model.backbone, model.num_features, **model.options)
+    except InputError as error:  # of shapes that no such network has
+        raise InputError(f"{name}: {error}") from error
     expected = backbone.state_dict()
     model.usage = replace(model.usage, image_size=backbone.image_size)
     for key in expected:

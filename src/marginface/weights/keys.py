@@ -7,6 +7,7 @@ from torch import Tensor
 from marginface.weights.base import State
 
 ROWS = 12
+LONGEST = 100  # characters of a key that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,11 @@ def differences(expected: dict[str, Tensor], found: State) -> list[Difference]:
 
 def table(rows: list[Difference], limit: int = ROWS) -> str:
     """The differences as lines of text, the first `limit` of them."""
-    width = max((len(row.key) for row in rows[:limit]), default=0)
+    names = [row.key[:LONGEST] for row in rows[:limit]]
+    width = max(map(len, names), default=0)
     lines = [f"  {'':11} {'key':{width}}  {'expected':18} in the file"]
-    for row in rows[:limit]:
-        lines.append(f"  {row.kind:11} {row.key:{width}}  {_shape(row.expected):18} {_shape(row.found)}")
+    for name, row in zip(names, rows, strict=False):
+        lines.append(f"  {row.kind:11} {name:{width}}  {_shape(row.expected):18} {_shape(row.found)}")
     if len(rows) > limit:
         lines.append(f"  ... and {len(rows) - limit} more")
     return "\n".join(line.rstrip() for line in lines)

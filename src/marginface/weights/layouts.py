@@ -5,8 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from marginface.backbones import BACKBONES
 from marginface.backbones.ir import IR, WIDTHS
 from marginface.backbones.iresnet import IResNet
@@ -15,6 +13,15 @@ from marginface.backbones.sphere import Sphere
 from marginface.backbones.vit import ViT
 from marginface.weights.base import State
 
+# a key that one of the networks has, and before it whatever a project or a class of the user puts there
+MARKER = re.compile(
+    r"((?:[^.]+\.)*?)"
+    r"(?:layer[1-4]\.\d+\.prelu\.weight|body\.\d+\.res_layer\.|conv_sep\.layers\.|layers\.[1-9]\d*\.layers\."
+    r"|features\.\d+\.inv_block\.8\.|blocks\.\d+\.attn\.qkv\.weight|conv[1-4]_\d+\.weight"
+    r"|layer\d\.\d+\.block\.\d\.\d\.)"
+)
+MOST_PREFIXES = 8
+
 
 class Layout(NamedTuple):
     """A backbone of ours: what `create_backbone` needs."""
@@ -22,6 +29,12 @@ class Layout(NamedTuple):
     backbone: str
     num_features: int
     options: dict[str, Any]
+
+
+def prefixes(state: State) -> list[str]:
+    """What stands before the keys of the networks in a state dict, in its order: [""] where one stands alone."""
+    found = dict.fromkeys(match[1] for key in state if (match := MARKER.match(key)))
+    return list(found)[:MOST_PREFIXES]
 
 
 def iresnet(state: State) -> Layout | None:
@@ -36,7 +49,7 @@ def iresnet(state: State) -> Layout | None:
 def ir(state: State) -> Layout | None:
     if not _any(state, r"body\.\d+\.res_layer\."):
         return None
-    widths = [w.shape[0] for key, w in state.items() if re.fullmatch(r"body\.\d+\.res_layer\.4\.weight", key)]
+    widths = [_length(state, key) for key in state if re.fullmatch(r"body\.\d+\.res_layer\.4\.weight", key)]
     blocks = [widths.count(width) for width in WIDTHS]
     options = {"se": _any(state, r".*\.se_block\.")}
     return Layout(_nearest(IR, "blocks", blocks), _length(state, "output_layer.3.weight"), options)
@@ -61,12 +74,11 @@ def vit(state: State) -> Layout | None:
     dim = _length(state, "norm.weight")
     depth = _count(state, r"blocks\.(\d+)\.")
     mlp_ratio = _length(state, "blocks.0.mlp.fc1.weight", default=4 * dim) / dim
-    patches: Tensor | None = state.get("patch_embed.proj.weight")
     options: dict[str, Any] = {
         # no key shows the number of heads: CVLface's base model is the only one with 16 and with this ratio
         "heads": 16 if mlp_ratio == 3 else 8,
         "mlp_ratio": mlp_ratio,
-        "patch_size": 9 if patches is None else patches.shape[-1],
+        "patch_size": _length(state, "patch_embed.proj.weight", default=9, axis=-1),
     }
     if "mask_token" not in state:
         options["mask_ratio"] = None
@@ -77,8 +89,7 @@ def sphere(state: State) -> Layout | None:
     if not _any(state, r"conv[1-4]_\d+\.weight"):
         return None
     blocks = [(_count(state, rf"conv{stage}_(\d+)\.") - 1) // 2 for stage in range(1, 5)]
-    embedding = state.get("fc5.weight")
-    square = embedding is not None and embedding.shape[1] == 512 * 7 * 7
+    square = _length(state, "fc5.weight", axis=1) == 512 * 7 * 7
     size = (112, 112) if square else (112, 96)
     return Layout(_nearest(Sphere, "blocks", blocks), _length(state, "fc5.weight"), {"image_size": size})
 
@@ -99,12 +110,14 @@ def _any(state: State, pattern: str) -> bool:
 
 def _count(state: State, pattern: str) -> int:
     """One more than the largest number the pattern finds: a missing key in between does not change it."""
-    numbers = [int(match[1]) for key in state if (match := re.match(pattern, key))]
+    numbers = [int(match[1][:6]) for key in state if (match := re.match(pattern, key))]
     return max(numbers, default=-1) + 1
 
 
-def _length(state: State, key: str, default: int = 512) -> int:
-    return state[key].shape[0] if key in state and state[key].ndim else default
+def _length(state: State, key: str, default: int = 512, axis: int = 0) -> int:
+    """A side of a tensor; the default where there is none."""
+    shape = state[key].shape if key in state else ()
+    return shape[axis] if -len(shape) <= axis < len(shape) and shape[axis] > 0 else default
 
 
 def _nearest(builder: type, parameters: str, values: list[Any]) -> str:

@@ -118,6 +118,15 @@ def to_embedder(model: ImportedModel, name: str) -> Embedder:
     return Embedder(model.build(), ModelConfig(model.backbone, model.num_features, model.options), preprocessing, notes)
 
 
+def describe_import(source: str | os.PathLike[str], model: Embedder) -> str:
+    """How a published checkpoint was understood, in a line: which of its networks, what was changed. "" for our own."""
+    notes = model.notes.get("import")
+    if not (Path(source).is_file() and notes and isinstance(notes, list)):
+        return ""
+    line = f"{source}: {'; '.join(map(str, notes))}"
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
 def save_imported(model: ImportedModel, folder: str | os.PathLike[str], name: str, overwrite: bool = False) -> Embedder:
     """Write a model's folder; class weights and the margin's statistics go into head.safetensors beside it.
 
