@@ -10,6 +10,7 @@ from rich.console import Console
 
 from marginface.backbones import BACKBONES
 from marginface.backbones.vit import ViT
+from marginface.training.checkpoint import open_newest
 from marginface.training.loop import Trainer
 from marginface.training.run import Run
 from marginface.training.start import launch
@@ -56,7 +57,9 @@ def copied_and_split(rank: int, people: Path, folder: Path, size: int) -> None:
         found[f"{name}-{split}"] = first, train(subject, STEPS - SAVED_AT)
     for name, saved in product(EXACT, (False, True) if size == 2 else (True,)):
         subject = trainer(people, name, split=not saved or size != 2)
-        assert subject.resume(Run(folder / f"{name}-{saved}"))
+        newest = open_newest(Run(folder / f"{name}-{saved}"), print)
+        assert newest
+        subject.resume(*newest)
         found[f"{name}-{saved}-resumed"] = train(subject, STEPS - SAVED_AT)
     parameters = list(subject.embedder.backbone.parameters())
     found["share"] = sum(own(p).numel() for p in parameters) / sum(p.numel() for p in parameters)

@@ -18,6 +18,7 @@ from rich.console import Console
 from marginface import cli
 from marginface.evaluate.embeddings import both_passes, embed_images
 from marginface.loading import loader
+from marginface.training.checkpoint import open_newest
 from marginface.training.config import Config
 from marginface.training.loop import Trainer
 from marginface.training.run import Run
@@ -110,7 +111,9 @@ def curves(rank: int, people: Path, folder: Path, size: int) -> None:
             steps(trainer, SAVED_AT)
             trainer.checkpoint(run)
         else:
-            assert trainer.resume(run)
+            saved = open_newest(run, print)
+            assert saved
+            trainer.resume(*saved)
         found[f"saved-{name}"] = torch.tensor(steps(trainer, RESUMED_TO - SAVED_AT))
         found[f"weights-{name}"] = {key: value.clone() for key, value in trainer.embedder.backbone.state_dict().items()}
     trainer = Trainer(configure(people, **{"data.val": [str(people)]}), fabric, console)

@@ -17,7 +17,7 @@ from marginface.backbones import create_backbone
 from marginface.backbones.fast import FastPath, tensors
 from marginface.backbones.options import Option
 from marginface.backbones.preprocess import normalise
-from marginface.backbones.proven import Shapes, create_proven
+from marginface.backbones.proven import Shapes, check_room, create_proven
 from marginface.errors import InputError
 from marginface.files import replace_folder
 from marginface.tensor_file import TensorFile, open_tensors
@@ -112,8 +112,9 @@ class Embedder:
     def create(cls, config: ModelConfig, preprocessing: Preprocessing | None = None) -> "Embedder":
         """With random weights, or timm's where its option `pretrained` asks for them.
 
-        Raises InputError for an unknown backbone or option.
+        Raises InputError for an unknown backbone or option, and for one that would not fit into memory.
         """
+        check_room(config.backbone, config.num_features, config.options)
         backbone = create_backbone(config.backbone, num_features=config.num_features, **config.options)
         # its weights are its own from now on
         options = {name: value for name, value in config.options.items() if name != "pretrained"}

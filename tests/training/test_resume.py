@@ -101,4 +101,4 @@ def test_another_architecture_is_refused(
     folder, _ = undisturbed
     with pytest.raises(SystemExit, match="2"):
         cli.main(["train", f"--resume={folder / 'runs' / 'undisturbed'}", "--model.num_features=16"])
-    assert "holds another backbone than the configuration names" in capsys.readouterr().err
+    assert "names another network than the checkpoint holds" in capsys.readouterr().err

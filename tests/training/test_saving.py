@@ -14,6 +14,7 @@ from rich.console import Console
 
 from marginface.errors import InputError
 from marginface.training import saving
+from marginface.training.checkpoint import open_newest
 from marginface.training.loop import Trainer
 from marginface.training.run import Run
 from marginface.training.saving import Saver
@@ -105,7 +106,9 @@ def test_going_on_is_exact(tmp_path: Path, people: Path, gate: threading.Event) 
     gate.set()
     undisturbed.saver.wait()
     resumed = trainer(people)
-    assert resumed.resume(run)
+    saved = open_newest(run, print)
+    assert saved
+    resumed.resume(*saved)
     assert resumed.step == 3
     steps(resumed, 3)
     expected = weights(undisturbed)

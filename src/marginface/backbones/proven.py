@@ -17,9 +17,11 @@ from torch.nn.modules.module import (
 
 from marginface.backbones import Backbone, create_backbone
 from marginface.errors import InputError
+from marginface.untrusted import free_memory
 
 PARTS = 16  # modules, parameters and buffers for each stored tensor; networks have 1.5 to 4
-DERIVED = 1 << 28  # bytes of buffers that are computed and not stored, beyond the size of the weights
+MOST_PARTS = 20_000  # of a network that is not compared with a file: five times the largest of timm
+COMPUTED = 1 << 28  # bytes of buffers that are not stored, beyond the size of the weights
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -31,25 +33,55 @@ def create_proven(
     shapes: Shapes,
     where: str | Path,
 ) -> Backbone:
-    """Room for the network whose weights have exactly these shapes; the caller fills it.
+    """Room for the network that `check_proven` accepts; the caller fills it. `pretrained` among the options is ignored.
 
-    The network is built on the meta device first, so that a description alone takes no memory: its names and shapes
-    must be those stored, and it must turn images of `image_size`, height and width, into `num_features` numbers.
-    `pretrained` is ignored. where: the weights, for messages. Raises InputError saying what differs.
+    Raises InputError as `check_proven`.
     """
     options = {name: value for name, value in options.items() if name != "pretrained"}
-    with _limited(100 + PARTS * len(shapes), backbone, where), torch.device("meta"):
+    network = check_proven(backbone, num_features, options, image_size, shapes, where)
+    stored = network.state_dict().keys()
+    if all(name in stored for name, _ in network.named_buffers()):
+        return network.to_empty(device="cpu")
+    return create_backbone(backbone, num_features, **options)  # computes the buffers that are not stored
+
+
+def check_proven(
+    backbone: str,
+    num_features: int,
+    options: Mapping[str, Any],
+    image_size: tuple[int, int],
+    shapes: Shapes,
+    where: str | Path,
+) -> Backbone:
+    """The network on the meta device, where it takes no memory. Raises InputError saying what differs.
+
+    Its names and shapes must be those stored, and it must turn images of `image_size`, height and width, into
+    `num_features` numbers. where: the weights, for messages.
+    """
+    told = f"{where} does not hold a {backbone} as it is described"
+    with _limited(100 + PARTS * len(shapes), told), torch.device("meta"):
         network = create_backbone(backbone, num_features, **options)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     if difference := _difference(expected, shapes):
-        raise InputError(f"{where} does not hold a {backbone} as it is described: {difference}")
+        raise InputError(f"{told}: {difference}")
+    computed = sum(value.nbytes for name, value in network.named_buffers() if name not in expected)
+    if computed > COMPUTED + sum(4 * math.prod(shape) for shape in expected.values()):
+        raise InputError(f"{told}: its tables, which are not stored, would take {computed:,} bytes")
     _check_image_size(network, backbone, num_features, image_size)
-    derived = {name: value for name, value in network.named_buffers() if name not in expected}
-    if not derived:
-        return network.to_empty(device="cpu")
-    if sum(value.nbytes for value in derived.values()) > DERIVED + sum(4 * math.prod(s) for s in expected.values()):
-        raise InputError(f"{where} does not hold a {backbone} as it is described: it would need tables beyond reason")
-    return create_backbone(backbone, num_features, **options)  # computes those buffers
+    return network
+
+
+def check_room(backbone: str, num_features: int, options: Mapping[str, Any]) -> None:
+    """Raise InputError for a network, of random weights, whose weights would take more memory than is free."""
+    options = {name: value for name, value in options.items() if name != "pretrained"}
+    with _limited(MOST_PARTS, f"{backbone} cannot be built with {options}"), torch.device("meta"):
+        network = create_backbone(backbone, num_features, **options)
+    needed, free = sum(value.nbytes for value in network.state_dict().values()), free_memory()
+    if needed > free:
+        raise InputError(
+            f"{backbone} with {num_features} features and {options} needs {needed / 1e9:.1f} GB for its weights, and "
+            f"{free / 1e9:.1f} GB are free; take a smaller one"
+        )
 
 
 def _difference(expected: Shapes, found: Shapes) -> str:
@@ -85,15 +117,15 @@ def _check_image_size(network: Backbone, backbone: str, num_features: int, image
 
 
 @contextmanager
-def _limited(most: int, backbone: str, where: str | Path) -> Iterator[None]:
-    """Within, building a network of more than `most` modules, parameters and buffers ends with InputError."""
+def _limited(most: int, told: str) -> Iterator[None]:
+    """Within, building a network of more than `most` modules, parameters and buffers ends with InputError `told`."""
     thread, count = get_ident(), 0
 
     def see(module: nn.Module, name: str, part: Any) -> None:
         nonlocal count
         count += get_ident() == thread
         if count > most:
-            raise InputError(f"{where} does not hold a {backbone} as it is described: that one has many more layers")
+            raise InputError(f"{told}: that one has many more layers")
 
     hooks = [
         register(see)

@@ -1,19 +1,23 @@
 """What the state of a run consists of, for any number of processes: gathered to be saved, given back on resuming."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from marginface.backbones.proven import check_proven
+from marginface.embedder import ModelConfig
 from marginface.errors import InputError
-from marginface.processes import each, together
+from marginface.processes import alike, by_first, each, together
 from marginface.softmax import MarginSoftmax
+from marginface.tensor_file import check_finite
 from marginface.training.optim import WeightAverage
+from marginface.training.run import Run
 from marginface.weights.parts import Part, as_part, own_rows
-from marginface.weights.state import SavedState
+from marginface.weights.state import SavedState, list_states
 
 CLASS_ROWS = ("weight", "bias", "momentum")  # of the head: a row a class, of which every process has some
 OPTIMIZER_STATE = {  # per parameter that has moved
@@ -53,6 +57,38 @@ class Progress:
         raise InputError(f"{saved.folder} does not say where its run stands; delete it to go on from another")
 
 
+def open_newest(run: Run, tell: Callable[[str], None]) -> tuple[SavedState, Progress] | None:
+    """The newest whole checkpoint of a run; None where none was written yet. Called by every process.
+
+    tell: given a sentence for each damaged one that is passed over. Raises InputError where all are damaged.
+    """
+    damaged = []
+    for folder in by_first(lambda: list_states(run.checkpoints)):
+        try:
+            saved = SavedState.open(folder)
+            return saved, Progress.of(saved)
+        except InputError as error:
+            damaged.append(str(error))
+            tell(f"{error}; going on from the checkpoint before it")
+    if damaged:
+        sentence = f"{run.checkpoints} holds no checkpoint that is whole: {'; '.join(damaged)}"
+        raise alike(InputError(f"{sentence}; delete them to start anew"))
+    return None
+
+
+def check_network(config: ModelConfig, size: int, saved: SavedState, run: Run) -> None:
+    """Raise InputError unless the checkpoint holds the configured network, for images of size x size pixels.
+
+    To be called before the network is built: the run may be a stranger's, and ask for one that takes all memory.
+    """
+    shapes = {name[9:]: shape for name, shape in saved.shapes.items() if name.startswith("backbone.")}
+    options = {name: value for name, value in config.options.items() if name != "pretrained"}
+    try:
+        check_proven(config.backbone, config.num_features, options, (size, size), shapes, saved.folder)
+    except InputError as error:
+        raise InputError(f"{run.config} names another network than the checkpoint holds: {error}") from error
+
+
 @dataclass(frozen=True)
 class Learner:
     """Everything of a run that learns. average: None without one."""
@@ -82,6 +118,8 @@ class Learner:
             for key, value in values.items()
         }
         saved.read(weights | parts)
+        own = {name: as_part(value).rows for name, value in (weights | parts).items()}
+        together(lambda: check_finite(own, saved.folder))
         numbers = {name: number for number, name in enumerate(self._in_groups())}
         described = self.optimizer.state_dict()
         described["state"] = {numbers[name]: values for name, values in states.items()}

@@ -35,7 +35,7 @@ from marginface.training.saving import Saver
 from marginface.training.sharding import Whole, split
 from marginface.training.signals import StopFlag, stop_flag
 from marginface.weights.parts import own
-from marginface.weights.state import SavedState, list_states
+from marginface.weights.state import SavedState
 
 
 class Trainer:
@@ -339,33 +339,16 @@ class Trainer:
         if wait:
             self.saver.wait()
 
-    def resume(self, run: Run) -> bool:
-        """Takes up the last checkpoint that is whole; False where none was written yet. Any number of processes.
-
-        Raises InputError if there are some but all are damaged, or if they are of another architecture.
-        """
-        found, damaged = by_first(lambda: list_states(run.checkpoints)), []
-        for folder in found:
-            try:
-                saved = SavedState.open(folder)
-                progress = Progress.of(saved)
-            except InputError as error:
-                damaged.append(str(error))
-                self.console.print(f"{error}; going on from the checkpoint before it", highlight=False)
-                continue
-            self.learner.restore(saved)
-            if self.average is not None:
-                self.average.updates = progress.average_updates
-            if progress.precision:
-                self.fabric.strategy.precision.load_state_dict(progress.precision)
-            self.step, self.since_best = progress.step, progress.since_best
-            self.best = -math.inf if progress.best is None else progress.best
-            self.saved = self.step
-            return True
-        if damaged:
-            sentence = f"{run.checkpoints} holds no checkpoint that is whole: {'; '.join(damaged)}"
-            raise alike(InputError(f"{sentence}; delete them to start anew"))
-        return False
+    def resume(self, saved: SavedState, progress: Progress) -> None:
+        """Continue from a checkpoint, of any number of processes. Raises InputError for one of another architecture."""
+        self.learner.restore(saved)
+        if self.average is not None:
+            self.average.updates = progress.average_updates
+        if progress.precision:
+            self.fabric.strategy.precision.load_state_dict(progress.precision)
+        self.step, self.since_best = progress.step, progress.since_best
+        self.best = -math.inf if progress.best is None else progress.best
+        self.saved = self.step
 
     def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The whole training set in its order, as the network takes it, without random changes."""

@@ -17,6 +17,7 @@ from marginface.embedder import Embedder
 from marginface.errors import InputError, PeerLost, Stopped
 from marginface.files import check_folder
 from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
+from marginface.training.checkpoint import Progress, check_network, open_newest
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
 from marginface.training.finish import finish
@@ -25,6 +26,8 @@ from marginface.training.memory import keep_freed_memory
 from marginface.training.run import Run, create_run, locked, open_run
 from marginface.training.samples import write_samples
 from marginface.training.sharding import ShardedStrategy
+from marginface.weights.opening import describe_import
+from marginface.weights.state import SavedState
 
 
 def start_training(config: Config, *, resume: str, numbered: bool, command: str, console: Console) -> None:
@@ -53,15 +56,21 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
         source = run.start if run else config.init_from
         start = each(lambda: load_start(source))
         config = replace(config, model=start.config, data=replace(config.data, size=start.preprocessing.size))
+        if understood := describe_import(source, start):
+            console.print(understood, highlight=False, markup=False)
     with ExitStack() as held:
         if run:
             existing = run
             by_first(lambda: held.enter_context(locked(existing)))
+        saved = open_newest(run, lambda sentence: console.print(sentence, highlight=False)) if run else None
+        config = each(lambda: _checked(config, run, saved, resume))
         trainer = Trainer(config, fabric, console, start)  # refuses what it must before a folder is made
         if run is None:
-            run = created = by_first(lambda: _new_run(config, trainer, numbered))
+            run = created = by_first(lambda: _new_run(config, trainer, start, numbered))
             by_first(lambda: held.enter_context(locked(created)))
-        if not trainer.resume(run) and config.init_from and config.init_head == "class_means":
+        if saved:
+            trainer.resume(*saved)
+        elif config.init_from and config.init_head == "class_means":
             trainer.start_from_faces()
         console.print(f"[bold]{run.folder}[/]  {trainer.description}", highlight=False)
         try:
@@ -125,16 +134,33 @@ def _existing(config: Config, resume: str, restarted: bool) -> Run | None:
     return run
 
 
-def _new_run(config: Config, trainer: Trainer, numbered: bool) -> Run:
+def _checked(config: Config, run: Run | None, saved: tuple[SavedState, Progress] | None, resume: str) -> Config:
+    """The configuration, once it fits the checkpoint, without timm's download: weights come from there.
+
+    Raises InputError where only the run's folder asks for the download, and there is no checkpoint.
+    """
+    if run and saved:
+        check_network(config.model, config.data.size, saved[0], run)
+        options = {name: value for name, value in config.model.options.items() if name != "pretrained"}
+        return replace(config, model=replace(config.model, options=options))
+    if run and resume not in ("", "auto") and config.model.options.get("pretrained"):
+        raise InputError(
+            f"{run.config} begins with timm's published weights, which are not fetched on a folder's word, and the "
+            f"run has no checkpoint: begin again with --config {shlex.quote(str(run.config))} and another --name"
+        )
+    return config
+
+
+def _new_run(config: Config, trainer: Trainer, start: Embedder | None, numbered: bool) -> Run:
     """Makes the folder and describes the run in it."""
 
     def fill(run: Run) -> None:
         text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
         run.config.write_text(text, encoding="utf-8")
         write_samples(trainer.loader, run.samples)
-        if config.init_from:
+        if start:
             network = trainer.whole.before if trainer.whole else trainer.embedder.backbone
-            Embedder(network, config.model, trainer.embedder.preprocessing, trainer.embedder.notes).save(run.start)
+            Embedder(network, config.model, start.preprocessing, start.notes).save(run.start)
 
     return create_run(config.output, config.name or "run", numbered, fill)
 
