@@ -22,6 +22,7 @@ class AdaFace(Margin):
     """
 
     reads_norms = True
+    norms_tell_quality = True
     batch_mean: Tensor
     batch_std: Tensor
 

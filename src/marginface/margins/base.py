@@ -69,6 +69,7 @@ class Margin(nn.Module):
     default_grad: ClassVar[MarginGrad] = "true"
     normalised: ClassVar[bool] = True  # False: raw products instead of cosines
     reads_norms: ClassVar[bool] = False  # True: norms_N must be given
+    norms_tell_quality: ClassVar[bool] = False  # True: the norm of an embedding comes to tell the image's quality
     scale_from_norm: ClassVar[bool] = False  # True: row_scale has a gradient
     observes_others: ClassVar[bool] = False  # True: engines call observe after each training pass
     bias: bool = False

@@ -23,6 +23,7 @@ class MagFace(Margin):
     """
 
     reads_norms = True
+    norms_tell_quality = True
 
     def __init__(
         self,

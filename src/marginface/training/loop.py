@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from marginface.embedder import Embedder, Preprocessing
 from marginface.errors import InputError, Stopped
 from marginface.evaluate import measure, open_benchmark
 from marginface.loading.loader import Batch
+from marginface.margins import Margin
 from marginface.processes import alike, by_first, together
 from marginface.training.build import create_head, create_loader, filled, with_shared_norms
 from marginface.training.checkpoint import Learner, Progress
@@ -80,6 +81,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
         self.head = create_head(config, reader, self.fabric.world_size).to(device)
+        # a refitted embedding layer has lengths of another kind than the margin gave them
+        tell = isinstance(self.head.margin, Margin) and self.head.margin.norms_tell_quality and not config.train.refit
+        preprocessing = replace(self.embedder.preprocessing, quality="norm" if tell else None)
+        self.embedder = Embedder(self.embedder.backbone, self.embedder.config, preprocessing, self.embedder.notes)
         backbone = self.embedder.backbone.to(device)
         backbone.to(memory_format=torch.channels_last)
         if config.trainer.sync_batch_norm:
