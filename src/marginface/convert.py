@@ -18,6 +18,7 @@ from marginface.readers import open_reader
 from marginface.readers.base import Reader, Record
 from marginface.readers.bin_writer import write_bin
 from marginface.readers.folder_writer import FolderWriter
+from marginface.readers.image_walk import describe_left_out
 from marginface.readers.recordio_writer import RecordIOWriter
 from marginface.readers.shards_writer import ShardsWriter
 from marginface.readers.subset import TOGETHER, index_rows, is_index, keys
@@ -64,6 +65,7 @@ def convert(
     workers: int = 2,
     progress: Progress = lambda done, total: None,
     allow_outside: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> int:
     """Writes the set `source` to the new or empty folder `destination`; returns how many images it holds.
 
@@ -71,7 +73,7 @@ def convert(
     labels stay as they are unless identities are left out, which closes the gaps. Until all is written the folder
     is called `destination.partial`; the same command goes on from there after an interruption.
 
-    to: one of "folder", "recordio", "parquet", "webdataset".
+    to: one of "folder", "recordio", "parquet", "webdataset". tell: is given the sentence on files that are not taken.
     Raises InputError if the destination holds anything or lies in the source, or if a half-written one comes from
     another command.
     """
@@ -81,6 +83,7 @@ def convert(
     check_apart(target, source)
     check_folder(target)
     reader = open_reader(source, allow_outside)
+    tell(describe_left_out(source, reader))
     rows, contents = select(reader, selection or Selection())
     staging = target.with_name(f"{target.name}.partial")
     try:

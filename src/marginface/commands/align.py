@@ -6,11 +6,12 @@ from rich.console import Console
 
 from marginface.align import align_faces, main_face, read_names, write_sheet
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, add_overwrite
+from marginface.commands.shared import add_allow_outside, add_overwrite, print_sentence
 from marginface.detection import open_detector
 from marginface.faces.template import TEMPLATES
 from marginface.files import check_file
 from marginface.readers import open_reader
+from marginface.readers.image_walk import describe_left_out
 
 DETECTORS = "mtcnn, dlib, scrfd:FILE.onnx, yunet:FILE.onnx, or auto for the first that is installed"
 
@@ -40,6 +41,7 @@ def run(options: Namespace, command: str) -> None:
         detect = main_face(open_detector("" if options.detector == "auto" else options.detector))
     with progress_bar("aligning", "go on with the same command") as progress:
         reader = open_reader(options.source, options.allow_outside)
+        print_sentence(describe_left_out(options.source, reader))
         done = align_faces(reader, options.folder, options.size, people, progress, options.template, detect)
     refused = f", {len(done.refused)} left out" if done.refused else ""
     words = f"{done.written} faces in {options.folder}, {done.kept} were there already{refused}"

@@ -5,7 +5,7 @@ from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside
+from marginface.commands.shared import add_allow_outside, print_sentence
 from marginface.convert import TARGETS, Selection, convert, convert_pairs
 from marginface.errors import InputError
 
@@ -36,5 +36,5 @@ def run(options: Namespace, command: str) -> None:
         raise InputError(f"--pairs: is for --to bin, not for --to {options.to}.")
     with progress_bar("converting", "go on with the same command") as progress:
         words = options.source, options.destination, options.to, selection, options.workers
-        count = convert(*words, progress, options.allow_outside)
+        count = convert(*words, progress, options.allow_outside, print_sentence)
     console.print(f"{count:,} images in {options.destination}", highlight=False)

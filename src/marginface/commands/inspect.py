@@ -7,9 +7,10 @@ from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, print_sentence
 from marginface.files import check_files, create_file
 from marginface.inspect import inspect, print_findings, write_page
+from marginface.readers.image_walk import describe_left_out
 
 
 def options(parser: ArgumentParser) -> None:
@@ -33,6 +34,7 @@ def run(options: Namespace, command: str) -> None:
         words = options.path, options.benchmark, model, options.workers
         findings, reader = inspect(*words, progress, options.allow_outside)
     print_findings(findings, console)
+    print_sentence(describe_left_out(options.path, reader))
     if options.json:
         with create_file(options.json, options.overwrite) as temporary:
             temporary.write_text(json.dumps(findings.to_dict(), indent=1), encoding="utf-8", errors="surrogateescape")

@@ -4,6 +4,7 @@ import sys
 from functools import cache
 
 from jsonargparse import ArgumentParser
+from rich.console import Console
 
 from marginface.embedder import Embedder, default_device
 from marginface.readers.containment import ALLOW_OUTSIDE
@@ -25,6 +26,12 @@ def load_model(model: str) -> Embedder:
 def _say_once(sentence: str) -> None:
     if sentence:
         print(sentence, file=sys.stderr)
+
+
+def print_sentence(sentence: str) -> None:
+    """Prints it on standard error; nothing if it is empty."""
+    if sentence:
+        Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def add_allow_outside(parser: ArgumentParser) -> None:

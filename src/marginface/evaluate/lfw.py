@@ -20,6 +20,7 @@ from marginface.metrics.result import VerificationResult
 from marginface.metrics.variants import openvino_lfw
 from marginface.protocols.pairs import read_pairs
 from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import find_files
 from marginface.readers.list_line import parse_line
 from marginface.untrusted import read_lines
 
@@ -134,7 +135,7 @@ NOTES = {
 
 def _photographs(root: Path, points_of: dict[str, np.ndarray]) -> Path:
     """The folder of a folder a person, found by the first photograph that has points and exists."""
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    folders = [root, *(path for path in find_files(root, "*") if path.is_dir())] if root.is_dir() else []
     for key in points_of:
         for folder in folders:
             if (folder / key).is_file():

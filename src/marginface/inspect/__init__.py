@@ -52,6 +52,7 @@ def inspect(
         same_bytes=same_bytes(seen.exact, seen.readable),
         alike=_alike_groups(seen),
         overlaps=[_overlap(seen, reader, one, workers, allow_outside) for one in against],
+        left_out=dict(getattr(reader, "left_out", {})),
         people=None if model is None else _people(seen, reader, model),
     )
     return findings, reader

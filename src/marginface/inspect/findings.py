@@ -13,6 +13,7 @@ from rich.table import Table
 
 from marginface.files import create_file
 from marginface.inspect.people import People
+from marginface.readers.image_walk import list_kinds
 
 BINS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # lower ends, of images of one identity
 
@@ -32,7 +33,8 @@ class Findings:
     """Rows are numbers of records, labels those of the reader.
 
     without_images: labels that are declared but have none. stated_classes: what the property file says, if that
-    is not what the set is. same_bytes and alike: groups of rows; `across` tells those of several identities.
+    is not what the set is. left_out: files of a folder that are no images, by suffix. same_bytes and alike: groups
+    of rows; `across` tells those of several identities.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Findings:
     same_bytes: list[np.ndarray]
     alike: list[np.ndarray]
     overlaps: list[Overlap] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     people: People | None = None
 
     def across(self, group: np.ndarray) -> bool:
@@ -106,6 +109,7 @@ class Findings:
             "grey": len(self.grey),
             "unreadable": {self.keys[row]: reason for row, reason in self.unreadable.items()},
             "clean": len(self.clean_rows()),
+            "files_not_taken": self.left_out,
         }
         for kind, duplicates in (("same_bytes", self.same_bytes), ("alike", self.alike)):
             found[kind] = {
@@ -158,6 +162,8 @@ def summary(findings: Findings) -> list[tuple[str, str]]:
         ("same bytes", f"{within:,} groups within identities, {len(findings.same_bytes) - within:,} across"),
         ("look alike", f"{alike_within:,} groups within identities, {len(findings.alike) - alike_within:,} across"),
     ]
+    if findings.left_out:
+        lines.append(("files not taken", list_kinds(findings.left_out)))
     if findings.stated_classes is not None:
         lines.append(("property file", f"is wrong: says {findings.stated_classes:,} identities"))
     for one in findings.overlaps:

@@ -10,6 +10,7 @@ from marginface.readers.base import Reader, Record
 from marginface.readers.containment import Bounds
 from marginface.readers.folder import FolderReader, holds_identities
 from marginface.readers.hdf5 import HDF5Reader, is_hdf5
+from marginface.readers.image_walk import find_files
 from marginface.readers.lists import ListReader, is_list
 from marginface.readers.lmdb_set import LMDBReader, lmdb_file
 from marginface.readers.recordio import RecordIOReader, is_recordio
@@ -54,7 +55,7 @@ def open_reader(spec: str | os.PathLike[str], allow_outside: bool = False) -> Re
 
 def _open_folder(path: Path, allow_outside: bool) -> Reader:
     bounds = Bounds(path, allow_outside=allow_outside)
-    records = [file for file in sorted(path.glob("*.rec")) if is_recordio(file)]
+    records = [file for file in find_files(path, "*.rec") if is_recordio(file)]
     if path / "train.rec" in records or len(records) == 1:
         record = path / "train.rec" if path / "train.rec" in records else records[0]
         bounds.check(record)

@@ -1,6 +1,7 @@
 """Zip and tar archives of image folders, read without unpacking. Opened by `open_reader`."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.archive_index import Member, check_image, is_zip, tar_members, zip_content, zip_members
 from marginface.readers.base import Record, read_each
-from marginface.readers.image_walk import IMAGE_SUFFIXES
+from marginface.readers.image_walk import BEGINNING_BYTES, OF_NOBODY, begins_as_image, is_hidden, kind_of
 from marginface.readers.mapped import map_file
 from marginface.readers.names import PackedNames
 
@@ -28,7 +29,10 @@ class ArchiveReader:
         self._data = map_file(self.path)
         self._zip = is_zip(self.path)
         members = zip_members(self.path) if self._zip else tar_members(self.path, self._data)
-        images = _sorted_images(list(members))
+        self.left_out = Counter[str]()  # files that are no images, by suffix
+        taken = [member for member in members if self._takes(member)]
+        images = _sorted_images(taken)
+        self.left_out.update({OF_NOBODY: len(taken) - len(images)} if len(images) < len(taken) else {})
         names = sorted({name.partition("/")[0] for name, _ in images})
         if len(names) < 2:
             found = f"one identity only ({names[0]})" if names else "no images in folders"
@@ -47,13 +51,32 @@ class ArchiveReader:
     def read(self, indices: Sequence[int]) -> list[Record]:
         return read_each(indices, self._read_one)
 
+    def _takes(self, member: Member) -> bool:
+        """Whether a member is an image, as in a walk through the unpacked archive; counts it if it is none."""
+        parts = _parts(member.name)
+        if any(is_hidden(part) for part in parts if part != ".."):
+            return False
+        suffix, known = kind_of(parts[-1] if parts else "")
+        if known is None:
+            try:
+                known = begins_as_image(self._content(member)[:BEGINNING_BYTES])
+            except ValueError:
+                known = False
+        self.left_out.update([] if known else [suffix])
+        return known
+
+    def _content(self, member: Member) -> bytes:
+        """The bytes of a member. Raises ValueError if they are damaged."""
+        check_image(member)
+        if self._zip:
+            return zip_content(self._data, member)
+        return self._data[member.offset : member.offset + member.size]
+
     def _read_one(self, index: int) -> Record:
         key = self._names[index]
         offset, size, packed_size, method, checksum = self._places[index].tolist()
-        member = Member(key, offset, size, packed_size, method, checksum)
         try:
-            check_image(member)
-            image = zip_content(self._data, member) if self._zip else self._data[offset : offset + size]
+            image = self._content(Member(key, offset, size, packed_size, method, checksum))
         except ValueError as error:
             raise InputError(
                 f"{self.path}: record {index}, {key!r:.200}, byte {offset}, is damaged: {error}."
@@ -63,7 +86,7 @@ class ArchiveReader:
 
 def _sorted_images(members: list[Member]) -> list[tuple[str, Member]]:
     """(path below the folders that all share, member) of the images, in the order of a walk through the folders."""
-    images = [(_parts(member.name), member) for member in members if _is_image(member.name)]
+    images = [(_parts(member.name), member) for member in members]
     images.sort(key=lambda image: (image[0][:-1], image[0][-1]))
     shared = _shared(images[0][0][:-1], images[-1][0][:-1]) if images else 0
     return [("/".join(parts[shared:]), member) for parts, member in images if len(parts) > shared + 1]
@@ -79,9 +102,3 @@ def _shared(first: list[str], last: list[str]) -> int:
 
 def _parts(name: str) -> list[str]:
     return [part for part in name.split("/") if part not in ("", ".")]
-
-
-def _is_image(name: str) -> bool:
-    parts = _parts(name)
-    hidden = any(part.startswith(".") for part in parts if part != "..") or "__MACOSX" in parts
-    return name.lower().endswith(IMAGE_SUFFIXES) and not hidden

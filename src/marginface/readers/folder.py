@@ -1,6 +1,7 @@
 """Image folders: one subfolder an identity, the layout everybody has. Opened by `open_reader`."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import Record, read_each
 from marginface.readers.containment import Bounds
-from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
+from marginface.readers.image_walk import IMAGE_SUFFIXES, OF_NOBODY, list_kinds, walk_images
 from marginface.readers.mapped import read_file
 from marginface.readers.names import PackedNames
 
@@ -28,11 +29,13 @@ class FolderReader:
         self.path = Path(path)
         if not self.path.is_dir():
             raise InputError(f"{self.path}: there is no such folder; give one with a subfolder for each identity.")
-        identities, images, counts = _list_images(self.path, Bounds(self.path, allow_outside=allow_outside))
+        self.left_out = Counter[str]()  # files that are no image of anybody, by suffix
+        bounds = Bounds(self.path, allow_outside=allow_outside)
+        identities, images, counts = _list_images(self.path, bounds, self.left_out)
         if len(identities) == 0:
             raise InputError(
-                f"{self.path}: no images found; expected one subfolder for each identity"
-                f" with {', '.join(IMAGE_SUFFIXES)} files in it."
+                f"{self.path}: no images found, but {list_kinds(self.left_out) or 'nothing'}; expected one subfolder"
+                f" for each identity with {', '.join(IMAGE_SUFFIXES)} files in it."
             )
         if len(identities) == 1:
             raise InputError(f"{self.path}: holds one identity only ({identities[0]}); training needs two or more.")
@@ -64,15 +67,16 @@ def holds_identities(path: Path, bounds: Bounds) -> bool:
     return any("/" in image for image in walk_images(path, bounds))
 
 
-def _list_images(root: Path, bounds: Bounds) -> tuple[PackedNames, PackedNames, list[int]]:
+def _list_images(root: Path, bounds: Bounds, left_out: Counter[str]) -> tuple[PackedNames, PackedNames, list[int]]:
     """(identity names, image paths below root, number of images of each identity)."""
     identities: list[str] = []
     counts: list[int] = []
 
     def images() -> Iterator[str]:
-        for image in walk_images(root, bounds):
+        for image in walk_images(root, bounds, left_out):
             identity, slash, _ = image.partition("/")
-            if not slash:  # of nobody
+            if not slash:
+                left_out[OF_NOBODY] += 1
                 continue
             if not identities or identities[-1] != identity:
                 identities.append(identity)

@@ -7,7 +7,7 @@ from pathlib import Path
 from marginface.errors import InputError
 from marginface.readers.base import Record
 from marginface.readers.containment import is_possible
-from marginface.readers.image_walk import IMAGE_SUFFIXES
+from marginface.readers.image_walk import IMAGE_SUFFIXES, is_hidden
 from marginface.readers.writer import Contents, encoded, suffix_of
 
 LONGEST_KEY = 1000  # characters; the folder that the set is written to has a path too
@@ -49,7 +49,7 @@ class FolderWriter:
         if name.isdecimal():
             name = name.zfill(9)
         parts = [part for part in name.replace("\\", "/").replace("\0", "").split("/") if part.strip(".")]
-        parts = [f"_{part}" if part.startswith(".") else part for part in parts] or ["_"]
+        parts = [f"_{part}" if is_hidden(part) else part for part in parts] or ["_"]
         if not parts[-1].lower().endswith(IMAGE_SUFFIXES):
             parts[-1] += suffix_of(image)
         path = "/".join(parts)
@@ -72,4 +72,4 @@ class FolderWriter:
 
 def is_plain(name: str) -> bool:
     """Whether a name can be that of one folder, everywhere."""
-    return bool(name.strip(".")) and not name.startswith(".") and not set(name) & FORBIDDEN and is_possible(name)
+    return bool(name.strip(".")) and not is_hidden(name) and not set(name) & FORBIDDEN and is_possible(name)

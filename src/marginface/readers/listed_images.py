@@ -10,6 +10,7 @@ from pathlib import Path
 
 from marginface.errors import InputError
 from marginface.readers.containment import Bounds, is_possible
+from marginface.readers.image_walk import find_files
 from marginface.readers.mapped import read_file
 
 
@@ -62,7 +63,7 @@ def nearby(path: Path, allow_outside: bool = False) -> Bounds:
 def _find_root(path: Path, first: str, near: Bounds) -> Path:
     """The folder below which the images lie, found by the first of them."""
     folders = [path.parent, path.parent.parent][: len(near.folders)]
-    candidates = [*folders, *(child for folder in folders for child in sorted(folder.iterdir()) if child.is_dir())]
+    candidates = [*folders, *(child for folder in folders for child in find_files(folder, "*") if child.is_dir())]
     if is_possible(first):
         for candidate in candidates:
             if os.path.isfile(candidate / first):

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from marginface.errors import InputError
 from marginface.readers.archive_index import Member, check_image, is_tar, tar_members
 from marginface.readers.base import MOST_CLASSES, Record, read_each
 from marginface.readers.containment import Bounds
-from marginface.readers.image_walk import IMAGE_SUFFIXES
+from marginface.readers.image_walk import IMAGE_SUFFIXES, find_files
 from marginface.readers.mapped import map_file
 from marginface.readers.names import spelt
 from marginface.untrusted import parse_json
@@ -47,6 +48,7 @@ class ShardsReader:
         if files is None and self.path.is_dir():
             Bounds(self.path, allow_outside=allow_outside).check_all(self._files)
         self._data = [map_file(file) for file in self._files]
+        self.left_out = Counter[str]()  # files that are no images, by suffix
         index = _Index()
         for number in range(len(self._files)):
             self._index(number, index)
@@ -82,6 +84,7 @@ class ShardsReader:
         for name, parts in _samples(tar_members(file, data)):
             image = next((part for suffix, part in parts.items() if suffix.endswith(IMAGE_SUFFIXES)), None)
             if image is None:
+                self.left_out.update(parts.keys() - {".cls", ".json"} or ["sample without an image"])
                 continue
             about = parts.get(".json")
             try:
@@ -120,7 +123,7 @@ def is_shards(path: Path) -> bool:
 
 def shard_files(path: Path) -> list[Path]:
     """The shards at `path`, of several splits those of the training set."""
-    files = [path] if path.is_file() else sorted(path.glob("*.tar"))
+    files = [path] if path.is_file() else find_files(path, "*.tar")
     files = [file for file in files if is_tar(file) and _has_labels(file)]
     return [file for file in files if file.name.startswith("train")] or files
 

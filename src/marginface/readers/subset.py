@@ -30,6 +30,7 @@ class SubsetReader:
         self._reader, self._rows = reader, rows[kept[labels]]
         self.labels = (np.cumsum(kept) - 1)[reader.labels[self._rows]]
         self.num_classes = int(kept.sum())
+        self.left_out = getattr(reader, "left_out", {})
         names = getattr(reader, "class_names", None)
         self.class_names = None if names is None else [names[label] for label in np.flatnonzero(kept)]
 

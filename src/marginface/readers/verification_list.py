@@ -18,11 +18,12 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.listed_images import ListedImages
 from marginface.readers.names import PackedNames
 from marginface.untrusted import free_memory, read_lines, read_start
 
-IMAGE = re.compile(r"\.(jpe?g|png|bmp|webp|ppm|pgm)$", re.IGNORECASE)
+IMAGE = re.compile(f"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 SEPARATOR = re.compile(r"[\s,]+")
 FLAGS = {"0": False, "1": True, "false": False, "true": True}
 Pair = tuple[str, str, bool]

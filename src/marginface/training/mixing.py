@@ -36,6 +36,7 @@ class BothReader:
         self.new, self.old = new, old
         self.labels = np.concatenate([new.labels, old.labels + new.num_classes])
         self.num_classes = new.num_classes + old.num_classes
+        self.left_out = getattr(new, "left_out", {})
 
     def __len__(self) -> int:
         return len(self.labels)

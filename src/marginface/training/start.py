@@ -17,6 +17,7 @@ from marginface.embedder import Embedder
 from marginface.errors import InputError, PeerLost, Stopped
 from marginface.files import check_folder
 from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
+from marginface.readers.image_walk import describe_left_out
 from marginface.training.checkpoint import Progress, check_network, open_newest
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
@@ -72,6 +73,8 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
             trainer.resume(*saved)
         elif config.init_from and config.init_head == "class_means":
             trainer.start_from_faces()
+        if sentence := describe_left_out(config.data.train, trainer.loader.reader):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         console.print(f"[bold]{run.folder}[/]  {trainer.description}", highlight=False)
         try:
             with peers_watched(config.trainer.timeout):
