@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import ceil
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from marginface.errors import InputError
@@ -69,9 +70,9 @@ def outcome(call: Callable[..., Any], *arguments: Any, memory: int = MEMORY, sec
 def _run(answer: Connection, call: Callable[..., Any], arguments: tuple[Any, ...], memory: int, seconds: float) -> None:
     answer.send("ready")
     before = _peak()
-    resource.setrlimit(resource.RLIMIT_DATA, (before + 2 * memory,) * 2)  # malloc fails before the machine does
-    resource.setrlimit(resource.RLIMIT_CPU, (2 * ceil(seconds),) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (_data() + 2 * memory,) * 2)  # malloc fails before the machine does
     started = time.process_time()
+    resource.setrlimit(resource.RLIMIT_CPU, (ceil(started + 2 * seconds),) * 2)
     try:
         found = ("returned", call(*arguments))
     except InputError as refused:
@@ -84,3 +85,9 @@ def _run(answer: Connection, call: Callable[..., Any], arguments: tuple[Any, ...
 def _peak() -> int:
     """Bytes in memory, the most so far."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _data() -> int:
+    """Bytes that the process has asked for, which are more than it uses."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmData:")).split()[1])

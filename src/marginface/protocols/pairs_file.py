@@ -5,6 +5,8 @@ lines `name a other b` (different people); picture b of name is `name/name_000b.
 """
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +14,30 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.untrusted import read_lines
 
+MOST_PAIRS = 1_000_000
 Side = tuple[str, int]
 """Person and picture number."""
 
 
 def parse_pairs(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, list[np.ndarray]]:
     """((person, number), (person, number)) of every pair, the same flags and the folds."""
-    try:
-        lines = [line.split() for line in read_lines(pairs_file) if line.strip()]
-    except OSError as error:
-        raise InputError(f"{pairs_file} cannot be read as text: {error}") from error
-    if not lines or len(lines[0]) != 2 or not all(map(_is_number, lines[0])):
+    lines = _lines(pairs_file)
+    header = next(lines, [])
+    if len(header) != 2 or not all(map(_is_number, header)):
         raise InputError(f"{pairs_file} must begin with a line 'folds<TAB>pairs of each kind', such as '10<TAB>300'")
-    folds, each = (int(word) for word in lines[0])
-    if folds < 2 or each < 1 or len(lines) - 1 != 2 * folds * each:
+    folds, each = (int(word) for word in header)
+    announced = 2 * folds * each
+    if announced > MOST_PAIRS:
+        raise InputError(f"{pairs_file} announces {announced:,} pairs, more than the {MOST_PAIRS:,} that are read")
+    pairs = list(islice(lines, announced))
+    found = len(pairs) + sum(1 for _ in lines)
+    if folds < 2 or each < 1 or found != announced:
         raise InputError(
             f"{pairs_file} announces {folds} folds of {each} same and {each} different pairs "
-            f"but holds {len(lines) - 1} pairs; correct its first line"
+            f"but holds {found} pairs; correct its first line"
         )
-    sides = [_sides(words, pairs_file, number) for number, words in enumerate(lines[1:], start=2)]
-    same = np.array([len(words) == 3 for words in lines[1:]])
+    sides = [_sides(words, pairs_file, number) for number, words in enumerate(pairs, start=2)]
+    same = np.array([len(words) == 3 for words in pairs])
     expected = np.tile(np.repeat([True, False], each), folds)
     if wrong := np.flatnonzero(same != expected).tolist():
         raise InputError(
@@ -39,6 +45,14 @@ def parse_pairs(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, 
             f"different ones ({len(wrong)} lines out of place)"
         )
     return sides, same, np.split(np.arange(len(same)), folds)
+
+
+def _lines(pairs_file: Path) -> Iterator[list[str]]:
+    """The words of each line; more than a pair needs are left together."""
+    try:
+        yield from (line.split(maxsplit=4) for line in read_lines(pairs_file) if line.strip())
+    except OSError as error:
+        raise InputError(f"{pairs_file} cannot be read as text: {error}") from error
 
 
 def _sides(words: list[str], pairs_file: Path, line: int) -> tuple[Side, Side]:

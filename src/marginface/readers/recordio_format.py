@@ -16,6 +16,7 @@ MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 LONGEST = (1 << 29) - 1
 WHOLE, FIRST, MIDDLE, LAST = range(4)
+MOST_PARTS = 10_000  # of a record; the magic number in it, which parts them, is there by chance
 CHUNK = struct.Struct("<II")
 HEADER = struct.Struct("<IfQQ")
 PLAIN = struct.Struct("<IIIf")
@@ -32,9 +33,9 @@ def read_record(data: bytes | mmap.mmap, offset: int) -> tuple[bytes, int]:
         kind, length = _chunk(data, offset)
         if kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
             raise ValueError(f"byte {offset}: the parts of a split record are out of order")
-        size += length + len(MAGIC_BYTES)
-        if size > LARGEST_IMAGE:
-            raise ValueError(f"byte {offset}: a record of more than {LARGEST_IMAGE:,} bytes")
+        size += length
+        if size > LARGEST_IMAGE or len(parts) >= MOST_PARTS:
+            raise ValueError(f"byte {offset}: a record of more than {LARGEST_IMAGE:,} bytes or {MOST_PARTS:,} parts")
         parts.append(data[offset + CHUNK.size : offset + CHUNK.size + length])
         offset += CHUNK.size + length + (-length & 3)
         if kind in (WHOLE, LAST):

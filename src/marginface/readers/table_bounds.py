@@ -24,7 +24,7 @@ DEEPEST = 8  # parts of a page's header in each other
 
 
 def rows_at_once(data: mmap.mmap, columns: list[Any], rows: int) -> int:
-    """How many rows of a row group may be read at a time, so that no encoding takes more than LARGEST_GROUP.
+    """How many rows of a row group may be read at a time, so that no encoding takes much more than LARGEST_GROUP.
 
     columns: pyarrow's metadata of the column chunks that are read. Raises ValueError for chunks that claim more than
     that, or another number of values than rows, and for damaged pages.
@@ -46,7 +46,7 @@ def rows_at_once(data: mmap.mmap, columns: list[Any], rows: int) -> int:
                 largest = max(largest, size)
     if total > LARGEST_GROUP:
         raise ValueError(f"its pages claim {total:,} bytes")
-    return min(LARGEST_GROUP // largest, MOST_ROWS_AT_ONCE)
+    return min(max(LARGEST_GROUP // 4 // largest, 1), MOST_ROWS_AT_ONCE)  # Arrow takes room for twice as many
 
 
 def _pages(data: mmap.mmap, column: Any) -> Iterator[dict[int, Any]]:
