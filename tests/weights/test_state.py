@@ -121,6 +121,23 @@ def test_the_last_ones_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in list_states(tmp_path)] == ["state-12", "state-10", "state-4"]
 
 
+def test_files_of_others_in_a_state_stay(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        save(tmp_path, step)
+    (tmp_path / "state-2" / "thesis.tex").write_text("years")
+    (tmp_path / "state-4" / ".state.json.x1_y.tmp").touch()  # left by a process that was killed
+    forget_states(tmp_path, 6, 1)
+    assert [path.name for path in tmp_path.glob("state-*/*")] and not (tmp_path / "state-4").exists()
+    assert [path.name for path in (tmp_path / "state-2").iterdir()] == ["thesis.tex"]
+    (tmp_path / "state-6" / "notes").mkdir()
+    (tmp_path / "state-6" / "notes" / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match=r"state-6/notes was not written by marginface; move it elsewhere"):
+        save(tmp_path, 6)
+    assert (tmp_path / "state-6" / "notes" / "thesis.tex").read_text() == "years"
+    assert list_states(tmp_path) == [tmp_path / "state-6"]
+    assert not list(tmp_path.glob(".state-*"))
+
+
 def test_one_that_is_not_complete_does_not_count(tmp_path: Path) -> None:
     """As a process leaves them that is killed while it saves."""
     whole, _ = save(tmp_path, 3)

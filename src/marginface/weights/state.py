@@ -5,11 +5,11 @@ checksum of every file. The folder may come from a stranger: nothing in it is ru
 that the files do not bear out.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from marginface.weights.parts import DTYPES, Part, as_part, check_part, open_par
 FORMAT, PICKLED = "marginface state 2", "marginface state 1"
 FACTS = "state.json"
 FILE = re.compile(r"part-[0-9]{1,6}\.safetensors")
+UNFINISHED = re.compile(rf"\.{re.escape(FACTS)}\.\w+\.tmp")  # left by a process that was killed
 FOLDER = re.compile(r"state-[0-9]{1,15}")
 
 
@@ -45,7 +46,7 @@ def write_state(
         written = together(lambda: _write(temporary, tensors, *rank_and_size(group)), group)
         by_first(lambda: _finish(temporary, folder, written, facts), group)
     except (OSError, InputError) as error:
-        by_first(lambda: shutil.rmtree(temporary, ignore_errors=True), group)
+        by_first(lambda: _remove(temporary), group)
         raise _reason(folder, error) from error
 
 
@@ -122,10 +123,9 @@ def list_states(folder: Path) -> list[Path]:
 
 
 def forget_states(folder: Path, newest: int, keep: int) -> None:
-    """Removes all but the last `keep` up to step `newest`."""
+    """Removes all but the last `keep` up to step `newest`; a folder with other files in it stays, with these."""
     for path in [path for path in list_states(folder) if _step(path) <= newest][keep:]:
-        (path / FACTS).unlink(missing_ok=True)  # first of all, so that half of it is not taken for the whole
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
 
 def _step(path: Path) -> int:
@@ -137,8 +137,22 @@ def _length(rows: Tensor) -> int:
 
 
 def _make_empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Removes the files of a state, and the folder where it is empty then. What cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        (folder / FACTS).unlink(missing_ok=True)  # first of all, so that half of it is not taken for the whole
+        for path in [path for path in folder.iterdir() if not _is_foreign(path)]:
+            path.unlink()
+        folder.rmdir()
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file in a state's folder is none that `write_state` puts there."""
+    return path.name != FACTS and not FILE.fullmatch(path.name) and not UNFINISHED.fullmatch(path.name)
 
 
 class _Written(NamedTuple):
@@ -172,7 +186,9 @@ def _finish(temporary: Path, folder: Path, written: list[_Written], facts: dict[
     with replace_file(temporary / FACTS) as file:
         file.write_text(text, encoding="utf-8")
     if folder.exists():  # one that could not be read, or it would have been gone on with
-        shutil.rmtree(folder)
+        if foreign := [path for path in folder.iterdir() if _is_foreign(path)]:
+            raise InputError(f"{foreign[0]} was not written by marginface; move it elsewhere")
+        _remove(folder)
     temporary.replace(folder)
     sync(folder.parent)
 
