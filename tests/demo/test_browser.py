@@ -83,6 +83,13 @@ def test_enrolled_then_recognised_then_erased(page: Any, tmp_path: Path) -> None
         for name, expected in (("Ann", "Ann"), ("Bob", "unknown")):
             give(page, "#photo", photos[name])
             page.locator("#faces td").first.get_by_text(expected).wait_for()
+        large = tmp_path / "large.png"
+        with large.open("wb") as file:
+            file.truncate((32 << 20) + 1)
+        page.locator("#photo").get_by_label("Remove Image").click()
+        page.locator("#photo input[type=file]").set_input_files(str(large))
+        page.get_by_text("The photograph is larger than 32 MiB; give a smaller file.").wait_for()
+        assert "413" not in page.locator("body").inner_text()
         page.reload()
         page.get_by_role("tab", name="Enrol").click()
         page.locator("#people input").click()

@@ -170,3 +170,8 @@ def test_names_of_files(name: str, shown: str) -> None:
 def test_nothing_reaches_the_disk(kept: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))  # whoever makes a file there, fails
     assert upload(kept, form(("a.png", bytes(20 << 20)))).status == 200
+
+
+def test_one_that_the_page_did_not_send(kept: Photographs) -> None:
+    with pytest.raises(InputError, match=r"The photograph is larger than 32 MiB; give a smaller file\."):
+        check(kept.find("too-large"))

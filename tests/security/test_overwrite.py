@@ -536,8 +536,8 @@ def test_labels_that_somebody_keeps_beside_the_data_stay(tmp_path: Path, monkeyp
 REMOVERS = {
     "files.py": {"rmtree", "unlink", "rename", "replace", "replace_file"},  # what `check_folder` allows
     "convert.py": {"replace", "unlink", "replace_file"},  # the staging folder and its journal
-    "training/run.py": {"rmtree", "rename"},  # a temporary folder
-    "weights/state.py": {"rmtree", "unlink", "replace", "replace_file"},  # checkpoints of a run
+    "training/run.py": {"rename"},  # a temporary folder
+    "weights/state.py": {"rmdir", "unlink", "replace", "replace_file"},  # checkpoints of a run
     "evaluate/store.py": {"unlink", "rmdir"},  # the three files it writes
     "gallery/milvus_files.py": {"rmtree", "replace_file"},  # a collection that a record of ours says to drop
     "export/exporting.py": {"unlink"},  # in the temporary folder of an export

@@ -127,7 +127,7 @@ def test_files_of_others_in_a_state_stay(tmp_path: Path) -> None:
     (tmp_path / "state-2" / "thesis.tex").write_text("years")
     (tmp_path / "state-4" / ".state.json.x1_y.tmp").touch()  # left by a process that was killed
     forget_states(tmp_path, 6, 1)
-    assert [path.name for path in tmp_path.glob("state-*/*")] and not (tmp_path / "state-4").exists()
+    assert not (tmp_path / "state-4").exists()
     assert [path.name for path in (tmp_path / "state-2").iterdir()] == ["thesis.tex"]
     (tmp_path / "state-6" / "notes").mkdir()
     (tmp_path / "state-6" / "notes" / "thesis.tex").write_text("years")

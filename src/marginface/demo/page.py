@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from marginface.demo.desk import Desk, far_in_words
-from marginface.demo.photographs import UNSEEN, Photographs, check
+from marginface.demo.photographs import LARGEST, TOO_LARGE, UNSEEN, Photographs, check
 from marginface.errors import InputError
 from marginface.gallery.people import UNKNOWN
 from marginface.gallery.photos import Photograph, small_picture
@@ -24,8 +24,14 @@ SOURCES = ["upload", "clipboard"]
 BUTTONS = ["download", "fullscreen"]  # not Gradio's "share", which puts a picture on the Web
 SIGN = re.compile(r"[!-/:-@\[-`{-~]")  # the characters of ASCII that could be markup
 SIDE = 1600  # pixels of the longer side of the picture that is sent back
-SCRIPT = "Object.defineProperty(File.prototype, 'type', { get: () => 'image/*' })"
-"""Lets every file through to the server, whose answer is better: Gradio's own shows the file's name as HTML."""
+SCRIPT = f"""
+Object.defineProperty(File.prototype, 'type', {{ get: () => 'image/*' }})
+const send = window.fetch
+window.fetch = (address, how) => [...(how?.body instanceof FormData ? how.body.values() : [])].some(
+  file => file.size > {LARGEST}) ? Promise.resolve(new Response('["{TOO_LARGE}"]')) : send(address, how)
+"""
+"""Lets every file through to the server, whose answer is better: Gradio's own shows the file's name as HTML. One that
+is too large is not sent, and the server is told so: Gradio would show the number of the refusal."""
 # no @media for what lies outside of the page's middle: Gradio narrows those rules to it
 CSS = """
 .fillable { max-width: 1180px !important; padding-inline: clamp(10px, 3vw, 32px) !important }

@@ -22,6 +22,8 @@ from marginface.readers.image_size import image_size
 LARGEST = 32 << 20  # bytes of one photograph
 MOST, IN_TOTAL = 64, 256 << 20  # photographs and bytes of all that are kept; the one used longest ago goes first
 UNUSED = 600.0  # seconds until a photograph is forgotten
+TOO_LARGE = "too-large"  # name of what the page did not send
+OVERSIZED = Photograph(TOO_LARGE, b"")
 CALL_BYTES = 1 << 20  # of a request that is no photograph
 API = "/gradio_api"
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -45,7 +47,9 @@ class Photographs:
         return key
 
     def find(self, key: object) -> Photograph:
-        """Raises InputError for one that was never there or is forgotten."""
+        """Raises InputError for one that was never there or is forgotten; `check` refuses TOO_LARGE."""
+        if key == TOO_LARGE:
+            return OVERSIZED
         with self._lock:
             if not isinstance(key, str) or key not in self._kept:
                 raise InputError("The photograph is no longer kept; give it once more.")
@@ -138,6 +142,8 @@ class PhotographRoutes:
 
 def check(photograph: Photograph) -> None:
     """Raises InputError for what is no photograph or too large, from its header alone."""
+    if photograph is OVERSIZED:
+        raise InputError(f"The photograph is larger than {LARGEST >> 20} MiB; give a smaller file.")
     try:
         height, width = image_size(photograph.data)
     except ValueError as error:

@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from marginface.demo.guard import App, Guard, Message, Receive, Send
 from marginface.demo.page import CSS, SCRIPT, make_page, make_theme
 from marginface.demo.photographs import LARGEST, PhotographRoutes, Photographs
 from marginface.errors import InputError
+from marginface.files import temporary_folder
 from marginface.optional_imports import load_library
 
 PORTS = range(7860, 7960)
@@ -68,8 +68,8 @@ def gradio_app(
 ) -> Any:
     """The FastAPI application that Gradio makes of the page, with every route of Gradio's."""
     gradio, fastapi = load_library("gradio"), load_library("fastapi")
-    with tempfile.TemporaryDirectory() as folder:  # Gradio makes one here for its editor, and nothing later
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with temporary_folder() as folder:  # Gradio makes one here for its editor, and nothing later
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
         return gradio.mount_gradio_app(
             fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
             make_page(gradio, desk, photographs, threshold, thresholds, camera),

@@ -1,12 +1,12 @@
 """OpenVINO's intermediate representation: model.xml and model.bin."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from marginface.embedder import Embedder
 from marginface.export import onnx_file
 from marginface.export.deployed import Interface
+from marginface.files import temporary_folder
 from marginface.optional_imports import load_library
 
 XML = "model.xml"
@@ -15,8 +15,8 @@ XML = "model.xml"
 def write(model: Embedder, folder: Path, interface: Interface, texts: dict[str, str]) -> None:
     """Both files into a folder that is there; float32 weights. Goes by way of ONNX, so both are one graph."""
     openvino = load_library("openvino", "this format")
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / "model.onnx"
+    with temporary_folder() as temporary:
+        file = temporary / "model.onnx"
         onnx_file.write(model, file, interface, texts)
         network = openvino.Core().read_model(file)
         save(network, folder, texts)  # which reads the weights from that file

@@ -1,9 +1,7 @@
 """The folder of a run: made once, never overwritten, and what lies where in it."""
 
 import errno
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from marginface.errors import InputError
 from marginface.filenames import check_file_name
-from marginface.files import umask
+from marginface.files import temporary_folder, umask
 
 if sys.platform != "win32":
     import fcntl
@@ -88,8 +86,7 @@ def create_run(output: str, name: str, numbered: bool, fill: Callable[[Run], Non
     check_file_name(name, "the run's name")
     wanted = Path(output) / name
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{wanted.name}.", suffix=".tmp", dir=wanted.parent))
-    try:
+    with temporary_folder(wanted) as temporary:
         fill(Run(temporary))
         temporary.chmod(0o777 & ~umask())
         number = 1
@@ -101,8 +98,6 @@ def create_run(output: str, name: str, numbered: bool, fill: Callable[[Run], Non
                 go_on = f", or continue it with --resume {folder}" if Run(folder).config.is_file() else ""
                 raise InputError(f"{folder} exists already: give another --name{go_on}")
             number += 1
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _renamed(temporary: Path, folder: Path) -> bool:

@@ -1,13 +1,13 @@
 """The Hugging Face Hub: models by "org/name", and ours published with a card. An optional extra, `hub`."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from marginface.embedder import CONFIG, WEIGHTS, Embedder
 from marginface.errors import InputError
 from marginface.filenames import as_text
+from marginface.files import temporary_folder
 from marginface.optional_imports import load_library
 from marginface.weights.figures import markdown
 
@@ -44,12 +44,12 @@ def push(model: Embedder, name: str, results: list[dict[str, Any]], licence: str
     """
     hub = _hub("publishing")
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    with tempfile.TemporaryDirectory() as folder:
-        model.write(Path(folder))
-        (Path(folder) / "README.md").write_text(as_text(card(model, name, results, licence)), encoding="utf-8")
+    with temporary_folder() as folder:
+        model.write(folder)
+        (folder / "README.md").write_text(as_text(card(model, name, results, licence)), encoding="utf-8")
         try:
             api.create_repo(name, private=private, exist_ok=True)
-            files = [hub.CommitOperationAdd(file.name, file) for file in sorted(Path(folder).iterdir())]
+            files = [hub.CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
             commit = api.create_commit(name, files, commit_message="A face embedding model, from marginface")
         except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
             raise InputError(_reason(hub, error, name)) from error
