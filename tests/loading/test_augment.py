@@ -115,7 +115,7 @@ def test_negative_values_are_refused(name: str) -> None:
 
 
 def test_a_probability_above_one_is_refused() -> None:
-    with pytest.raises(InputError, match=r"data\.augment\.blur is 1\.5: give a number from 0 to 1"):
+    with pytest.raises(InputError, match=r"data\.augment\.blur is 1\.5: give a number that is 0 or more and at most 1"):
         AugmentConfig(blur=1.5)
 
 

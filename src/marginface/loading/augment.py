@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from marginface.errors import InputError
 from marginface.loading import published
 from marginface.loading.draws import Draws, between, factor, hashed, uniform
 from marginface.loading.published import GREY
+from marginface.ranges import check_numbers
 
 Images = np.ndarray  # RGB uint8
 OPERATIONS = ("geometric", "photometric", "colour", "grey", "side_light", "blur", "low_res", "cut_out")
@@ -84,11 +84,10 @@ class AugmentConfig:
     erasing: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            limit = 1.0 if field.name not in ("rotate", "scale", "stretch", "gamma", "blur_sigma") else np.inf
-            if not 0 <= value <= limit:
-                raise InputError(f"data.augment.{field.name} is {value}: give a number from 0 to {limit:g}")
+        ranges = {field.name: "[0, 1]" for field in fields(self)} | {"rotate": "[0, 180]"}
+        check_numbers(
+            self, "data.augment", **ranges | dict.fromkeys(("scale", "stretch", "gamma", "blur_sigma"), "[0, 100]")
+        )
 
 
 def augment(

@@ -14,6 +14,7 @@ from marginface.loading.augment import AugmentConfig, augment
 from marginface.loading.decode import decode_batch
 from marginface.loading.sampler import create_batches
 from marginface.loading.workers import Workers, shared_array
+from marginface.ranges import check_numbers
 from marginface.readers.base import Reader
 
 UNREADABLE_LIMIT = 0.001  # share of a set's images that may be unreadable before the run stops
@@ -51,6 +52,8 @@ class DataConfig:
     allow_outside: bool = False
 
     def __post_init__(self) -> None:
+        ranges = {"batch_size": "[1, 1e8]", "size": "[8, 8192]", "images_per_identity": "[1, 1e6]"}
+        check_numbers(self, "data", workers="[-1e9, 1024]", **ranges)
         if self.workers < 1:
             raise InputError(
                 f"data.workers is {self.workers}: images are decoded beside the training step, "

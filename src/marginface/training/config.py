@@ -12,6 +12,7 @@ from marginface.embedder import ModelConfig
 from marginface.errors import InputError
 from marginface.filenames import check_file_name
 from marginface.loading.loader import DataConfig
+from marginface.ranges import check_numbers
 from marginface.softmax.kernels import Precision
 from marginface.training.loggers import LoggerName, check_logger
 from marginface.training.mixing import OldConfig
@@ -33,6 +34,9 @@ class MarginConfig:
     name: str = "arcface"
     options: dict[str, Option] = field(default_factory=dict)
     warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "margin")
 
 
 @dataclass
@@ -58,6 +62,9 @@ class SoftmaxConfig:
     focal_gamma: float = 0.0
     precision: Precision = "auto"
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "softmax", sample_rate="(0, 1]", sub_centers="[1, 1000]", label_smoothing="[0, 1)")
 
 
 @dataclass
@@ -106,17 +113,11 @@ class LoopConfig:
     refit: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise InputError(f"train.epochs is {self.epochs}: give a number above 0")
+        counts = dict.fromkeys(("accumulate", "log_every", "keep_checkpoints"), "[1, 1e9]")
+        check_numbers(self, "train", epochs="(0, 1e6]", refit="[0, 1]", **counts)
         check_logger(self.logger)
-        if self.profile < 0:
-            raise InputError(f"train.profile is {self.profile}: give a number of steps, or 0 for none")
-        if not 0 <= self.refit <= 1:
-            raise InputError(f"train.refit is {self.refit}: give a shrinkage from 0 (off) to 1")
-        if min(self.accumulate, self.log_every, self.keep_checkpoints) < 1:
-            raise InputError("train.accumulate, train.log_every and train.keep_checkpoints must be 1 or more")
-        if self.patience < 0 or (self.patience and not self.eval_every):
-            raise InputError("train.patience counts evaluations: give 0 or more, and train.eval_every with it")
+        if self.patience and not self.eval_every:
+            raise InputError("train.patience counts evaluations: give train.eval_every with it")
 
 
 @dataclass
@@ -145,6 +146,7 @@ class TrainerConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        check_numbers(self, "trainer", devices="[1, 4096]", num_nodes="[1, 100000]", timeout="(0, 1e6]")
         if self.shard_backbone and (self.compile or self.precision == "16-mixed"):
             raise InputError("trainer.shard_backbone goes with neither trainer.compile nor 16-mixed: take bf16-mixed")
 
@@ -189,6 +191,8 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        check_numbers(self, "", seed="[0, 1e18]")
+        check_numbers(self.model, "model", num_features="[1, 65536]")
         if self.name:
             check_file_name(self.name, "name")
         if self.data.batch_size % self.train.accumulate:

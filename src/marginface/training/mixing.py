@@ -8,6 +8,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.loading.loader import Batch, DataConfig, Loader
+from marginface.ranges import check_numbers
 from marginface.readers import open_reader
 from marginface.readers.base import Reader, Record
 
@@ -25,8 +26,7 @@ class OldConfig:
     share: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise InputError(f"old.share is {self.share}: give a share of the batch between 0 and 1, such as 0.25")
+        check_numbers(self, "old", share="(0, 1)")
 
 
 class BothReader:

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from marginface.errors import InputError
+from marginface.ranges import check_numbers
 from marginface.weights.parts import own
 
 FUSED = ("cpu", "cuda")  # devices that have kernels for a whole update
@@ -58,14 +59,8 @@ class OptimConfig:
     first_layer: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise InputError(f"optim.lr is {self.lr}: give a learning rate above 0")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"optim.ema is {self.ema}: give a decay in [0, 1), such as 0.999")
-        if not 0 < self.first_layer <= 1:
-            raise InputError(
-                f"optim.first_layer is {self.first_layer}: give a share above 0 and at most 1, such as 0.1"
-            )
+        shares = {"momentum": "[0, 1)", "ema": "[0, 1)", "final_lr": "[0, 1]", "first_layer": "(0, 1]"}
+        check_numbers(self, "optim", lr="(0, inf)", **shares)
         if self.schedule == "multistep" and not self.milestones:
             raise InputError("optim.schedule is multistep but optim.milestones is empty: give epochs, such as [10,20]")
         if self.milestones != sorted(self.milestones):
