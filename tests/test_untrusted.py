@@ -114,7 +114,7 @@ def test_what_is_no_text(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"abc\n\xff\xfe")
     for read in (read_text, count_lines, read_yaml):
-        with pytest.raises(InputError, match="is not utf-8 text"):
+        with pytest.raises(InputError, match="is not UTF-8 text"):
             read(path)
 
 

@@ -76,7 +76,7 @@ def read_text(path: Name, limit: int | None = None, encoding: str = "utf-8", err
     try:
         text = read_bytes(path, limit).decode(encoding, errors)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not {encoding} text (byte {error.start}); save it as {encoding}.") from error
+        raise _no_text(path, encoding, f"byte {error.start}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -95,9 +95,12 @@ def read_lines(
                 yield line
                 number += 1
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}: is not {encoding} text (line {number} or later); save it as {encoding}."
-            ) from error
+            raise _no_text(path, encoding, f"line {number} or later") from error
+
+
+def _no_text(path: Name, encoding: str, where: str) -> InputError:
+    known = encoding.upper().removesuffix("-SIG")
+    return InputError(f"{path}: is not {known} text ({where}); save it as {known}.")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -121,8 +124,9 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > LARGEST_CONFIG:
         raise ValueError(f"it has {len(text):,} characters, more than {LARGEST_CONFIG:,}")
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -133,7 +137,8 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def read_yaml(path: Name) -> Any:

@@ -68,7 +68,7 @@ def test_missing_files_and_bytes_that_are_no_text_are_refused(folder: Path) -> N
     with pytest.raises(InputError, match="cannot be read"):
         read_pairs(folder / "absent.txt", folder)
     (folder / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(InputError, match="is not utf-8 text"):
+    with pytest.raises(InputError, match="is not UTF-8 text"):
         read_pairs(folder / "binary.txt", folder)
     with pytest.raises(InputError, match="is not a folder"):
         read_pairs(write(folder, *GOOD), folder / "absent")

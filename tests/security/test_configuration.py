@@ -98,6 +98,7 @@ def test_nothing_that_a_configuration_names_is_imported(
         ("seed: " + "9" * 5000, "is not a YAML configuration"),
         ("seed: 2001-13-45", "is not a YAML configuration"),
         ("#" * (LARGEST_CONFIG + 1), "more than the 131,072 that are read"),
+        ("seed: \x1b", "is not a YAML configuration: unacceptable character"),
         ("a: b: c", "is not a YAML configuration: mapping values"),
     ],
 )
@@ -111,7 +112,7 @@ def test_what_is_no_configuration(text: str, message: str, tmp_path: Path) -> No
 
 def test_bytes_that_are_no_text_and_byte_order_marks(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_bytes(b"\x89PNG\xff\xfe\0\0")
-    with pytest.raises(InputError, match="is not utf-8-sig text"):
+    with pytest.raises(InputError, match="is not UTF-8 text"):
         check_config_file(tmp_path / "c.yaml")
     (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbfseed: 3")
     assert check_config_file(tmp_path / "c.yaml") == {"seed": 3}

@@ -192,7 +192,7 @@ def test_before_the_first_step_there_is_only_the_margins_state() -> None:
         (b"step,loss\n" + b"9" * 400 + b",1\n", "there is no step 999"),
         (b"step,loss\n-1,1\n", "there is no step -1"),
         (b"step,loss\n1,2,3\n", "float"),
-        (b"\xff\xfe\x00", "is not utf-8 text"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_damaged_metrics_are_one_sentence(content: bytes, words: str, tmp_path: Path) -> None:
