@@ -80,8 +80,9 @@ def peers_watched(timeout: float) -> Iterator[None]:
     except RuntimeError as error:
         if rank_and_size()[1] == 1 or not GONE.search(str(error)):
             raise
-        reason = str(error).splitlines()[0]
-        raise PeerLost(f"another process of this run ended, or did not answer for {timeout:g} s ({reason})") from error
+        late = re.search("timed? ?out", str(error), re.IGNORECASE)
+        what = f"did not answer for {timeout:g} s" if late else "ended"
+        raise PeerLost(f"another process of this run {what}; what it printed says why") from error
 
 
 def meet(backend: str, timeout: float) -> None:

@@ -3,17 +3,27 @@
 import difflib
 import re
 import shlex
+from argparse import SUPPRESS
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.errors import InputError
 from marginface.readers.remote import is_command
+from marginface.terminal import print_line
 from marginface.training.config import Config, recipe_or_file
 from marginface.training.config_file import check_config_file
 from marginface.training.openvino_options import BASE, speaks_openvino, translated
 from marginface.training.run import open_run
 from marginface.training.start import start_training
+
+FIRST = (
+    *("config", "resume", "name", "output", "init_from", "seed"),
+    *("data.train", "data.val", "data.batch_size", "data.size", "data.workers"),
+    *("model.backbone", "margin.name", "margin.options", "optim.lr", "train.epochs", "train.eval_every"),
+    *("trainer.accelerator", "trainer.devices", "trainer.precision"),
+)
+"""The options in the short help."""
 
 
 def options(parser: ArgumentParser) -> None:
@@ -43,14 +53,15 @@ def prepared(words: list[str]) -> list[str]:
     Fine-tuning has a recipe of its own. Dashes in names are as good as underscores, and the options and @files of
     OpenVINO's trainer as good as ours.
     """
-    if {"-h", "--help"} & set(words):
-        return ["--help"]  # alone: the parser would open a --config before it
+    if {"-h", "--help"} & set(words):  # not by the parser, which would open a --config before it
+        print_help(everything="all" in words)
+        raise SystemExit(0)
     words = [_underscored(word) for word in words]
     words = ["--data.allow_outside=true" if word == "--allow_outside" else word for word in words]
     foreign = speaks_openvino(words)
     words, sentences = translated(words)
     for sentence in sentences:
-        Console(stderr=True).print(sentence, highlight=False, soft_wrap=True)
+        print_line(sentence, Console(stderr=True))
     given = [word.partition("=")[0] for word in words]
     position = given.index("--resume") if "--resume" in given else len(words)
     folder = "".join(words[position : position + 1]).partition("=")[2] or "".join(words[position + 1 : position + 2])
@@ -67,6 +78,25 @@ def prepared(words: list[str]) -> list[str]:
             word = "--config=" + _checked(word.partition("=")[2])
         prepared.append(word)
     return prepared
+
+
+def print_help(everything: bool) -> None:
+    """Print the options that people use first, or all of them."""
+    parser = ArgumentParser(
+        prog="marginface train",
+        usage="marginface train [--config RECIPE_OR_FILE ...] [--OPTION VALUE ...]",
+        description="Learn an embedding from faces; without options, the recipe quickstart.",
+    )
+    options(parser)
+    if not everything:
+        parser.epilog = "marginface train --help all tells of every option."
+        for action in parser._actions:
+            if action.dest not in (*FIRST, "help"):
+                action.help = SUPPRESS
+        for group in parser._action_groups:
+            if all(action.help == SUPPRESS for action in group._group_actions):
+                group.description = None
+    parser.print_help()
 
 
 def _refuse_commands(config: Config, words: list[str]) -> None:

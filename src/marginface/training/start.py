@@ -2,7 +2,9 @@
 
 import os
 import shlex
-from contextlib import ExitStack
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from marginface.errors import InputError, PeerLost, Stopped
 from marginface.files import check_folder
 from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
 from marginface.readers.image_walk import describe_left_out
+from marginface.terminal import print_line
 from marginface.training.checkpoint import Progress, check_network, open_newest
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
@@ -58,12 +61,12 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
         start = each(lambda: load_start(source))
         config = replace(config, model=start.config, data=replace(config.data, size=start.preprocessing.size))
         if understood := describe_import(source, start):
-            console.print(understood, highlight=False, markup=False)
+            print_line(understood, console)
     with ExitStack() as held:
         if run:
             existing = run
             by_first(lambda: held.enter_context(locked(existing)))
-        saved = open_newest(run, lambda sentence: console.print(sentence, highlight=False)) if run else None
+        saved = open_newest(run, lambda sentence: print_line(sentence, console)) if run else None
         config = each(lambda: _checked(config, run, saved, resume))
         trainer = Trainer(config, fabric, console, start)  # refuses what it must before a folder is made
         if run is None:
@@ -74,16 +77,17 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
         elif config.init_from and config.init_head == "class_means":
             trainer.start_from_faces()
         if sentence := describe_left_out(config.data.train, trainer.loader.reader):
-            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"[bold]{run.folder}[/]  {trainer.description}", highlight=False)
+            print_line(sentence, console)
+        print_line(f"{run.folder}  {trainer.description}", console)
         try:
             with peers_watched(config.trainer.timeout):
                 trainer.fit(run)
+                with _ended_by_signals():
+                    finish(trainer, run, command, console)
         except PeerLost as lost:
             raise PeerLost(f"{lost}; {_go_on(run)}") from lost
         except Stopped as stopped:
             raise Stopped(stopped.number, f"{stopped}; {_go_on(run)}") from None
-        finish(trainer, run, command, console)
 
 
 def launch(config: TrainerConfig) -> Fabric:
@@ -166,6 +170,19 @@ def _new_run(config: Config, trainer: Trainer, start: Embedder | None, numbered:
             Embedder(network, config.model, start.preprocessing, start.notes).save(run.start)
 
     return create_run(config.output, config.name or "run", numbered, fill)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Within the last evaluation, what ends the command is Stopped, so that it says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(signal.SIGINT, "stopped in the last evaluation") from error
+    except SystemExit as error:  # as `cli` answers SIGTERM and SIGHUP
+        if not isinstance(error.code, int) or error.code <= 128:
+            raise
+        raise Stopped(error.code - 128, "stopped in the last evaluation") from error
 
 
 def _go_on(run: Run) -> str:
