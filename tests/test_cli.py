@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from marginface import cli
-from marginface.commands import backbones, train
+from marginface.commands import COMMANDS, backbones, margins, train
 from marginface.files import replace_folder
+from marginface.training import start
 from marginface.training.config import Config, recipe_rows
 from people import write_people
 
@@ -74,7 +76,7 @@ def test_print_config_prints_what_gives_the_same_run(
         (["--data.batchsize=3"], r"no --data\.batchsize; did you mean --data\.batch_size.*data\.workers"),
         (["--optim.foo", "3"], r"no --optim\.foo; .*optim\.lr"),
         (["--nonsense", "3"], r"no --nonsense; .*margin"),
-        (["--data.batch_size=many"], r"data\.batch_size.*Expected a.*int.*many"),
+        (["--data.batch_size=many"], r"data\.batch_size is many: give a whole number"),
         (["--config=nowhere.yaml"], r"nowhere\.yaml: neither a file nor a recipe; the recipes are .*quickstart"),
         (["--data.workers=0"], r"data\.workers is 0"),
         (["--resume=nowhere"], r"nowhere"),
@@ -196,3 +198,48 @@ def test_nohup_holds() -> None:
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_train_help_has_what_people_use_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--config", "nowhere", "--help") == 0
+    short = capsys.readouterr().out
+    assert run("train", "--help", "all") == 0
+    full = capsys.readouterr().out
+    assert all(f"--{name} " in short for name in train.FIRST)
+    assert "--optim.momentum" in full
+    assert "--optim.momentum" not in short
+    assert len(short.splitlines()) < 100 < len(full.splitlines())
+
+
+@pytest.mark.parametrize("verb", sorted(COMMANDS))
+def test_help_shows_no_python(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(verb, "--help") == 0
+    assert not re.search(r"<\w+|0x[0-9a-f]{6}", capsys.readouterr().out)
+
+
+def test_streams_of_another_program_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout, sys.stderr, sys.stdout.errors
+    cli.main(["margins"])
+    assert (sys.stdout, sys.stderr, sys.stdout.errors) == before
+
+
+def test_a_reader_that_has_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(margins, "run", broken)
+    assert run("margins") == 141
+    assert capsys.readouterr() == ("", "")
+
+
+def test_interrupted_in_the_last_evaluation_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = write_people(tmp_path / "people")
+    words = [f"--data.train={people}", "--data.val=[]", "--data.batch_size=16", "--name=a", *TINY]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        monkeypatch.setattr(start, "finish", lambda *_, number=number: signal.raise_signal(number))
+        assert run("train", *words, "--resume=auto") == 128 + number
+        assert "go on with: marginface train --resume runs/a" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The command `marginface`: finds the verb, parses its words, runs it. Bad input: one sentence, exit code 2."""
 
 import importlib
+import os
 import re
 import shlex
 import signal
@@ -16,18 +17,26 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from marginface.commands import COMMANDS
 from marginface.errors import InputError, Stopped
+from marginface.terminal import make_printable
 from marginface.training.signals import ECHO
 
 set_parsing_settings(import_path_denylist=["*"])  # a configuration's values name no modules to import
+TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs one command and exits: 0 done, 2 bad input, 128 + signal when asked to stop."""
+    """Runs one command and exits: 0 done, 2 bad input, 128 + signal when asked to stop.
+
+    words: None for those of the process; only then are its streams ours, to set and to redirect.
+    """
+    of_process = words is None
     words = list(sys.argv[1:] if words is None else words)
     verb = words[0] if words else ""
     module = importlib.import_module(f"marginface.commands.{verb}") if verb in COMMANDS else None
+    if of_process:
+        make_printable(sys.stdout, sys.stderr)
     try:
-        with _orderly_exit():
+        with _orderly_exit(), _flushed():
             if module is not None and hasattr(module, "prepared"):
                 parsed = [verb, *module.prepared(words[1:])]
             else:
@@ -36,12 +45,16 @@ def main(words: Sequence[str] | None = None) -> None:
             if module is not None:
                 module.run(options[verb], shlex.join(["marginface", *words]))
     except ArgumentError as error:
-        message = " ".join(str(error).split())
+        message = _in_words(" ".join(str(error).split()))
         _fail(module.explained(message) if module is not None and hasattr(module, "explained") else message, 2)
     except InputError as error:
         _fail(str(error), 2)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        if of_process:  # what is left to write goes nowhere, without a complaint at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)
     except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror}; nothing was left half-written", 2)
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; nothing was left half-written", 2)
     except Stopped as stopped:
         _fail(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:
@@ -78,10 +91,36 @@ def _orderly_exit() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """Write what stdout still holds at the end, so that a failure of that is reported like any other."""
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:  # None where it was closed before the start
+            sys.stdout.flush()
+
+
 def _fail(message: str, code: int) -> None:
     shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", message)  # names in files may hold a terminal's commands
     print(f"marginface: {shown}", file=sys.stderr)
     sys.exit(code)
+
+
+def _in_words(message: str) -> str:
+    """The parser's complaint about a value, in plain words."""
+    key = re.fullmatch(r'Parser key "([\w.]+)": (?:Not of type [\w ]+: )?(.*)', message)
+    if key is None:
+        return message
+    name, reason = key[1] if "." in key[1] else f"--{key[1]}", key[2]
+    if found := re.fullmatch(r"Expected an? <class .(\w+).>\. Got value: (.*)", reason):
+        return f"{name} is {found[2]}: give {TYPES.get(found[1], f'a {found[1]}')}"
+    if found := re.fullmatch(r".* (int|float)\b.*: '(.*)'", reason):
+        return f"{name} is {found[2]}: give {TYPES[found[1]]}"
+    if found := re.fullmatch(r"(.*) does not conform to restriction (.*)", reason):
+        limits = found[2].replace("v>=", "at least ").replace("v<=", "at most ").replace("v>", "above ")
+        return f"{name} is {found[1]}: give a number that is {limits.replace('v<', 'below ')}"
+    return message
 
 
 def _parser(verb: str, module: ModuleType | None) -> ArgumentParser:

@@ -57,7 +57,7 @@ def test_every_option_reaches_the_plan(capsys: pytest.CaptureFixture[str]) -> No
         (["--classes=0"], r"at least 1"),
         ([], r"required.*classes"),
         (["--classes=10", "--optimizer=lion"], r"optimizer.*sgd"),
-        (["--classes=10", "--sample_rate=2"], r"sample_rate must be above 0 and at most 1, not 2"),
+        (["--classes=10", "--sample_rate=2"], r"--sample_rate is 2: give a number that is above 0 and at most 1"),
         (["--classes=10", "--backbone=resnet"], r"resnet.*iresnet50"),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_result_file_and_a_model_named(run: Path, capsys: pytest.CaptureFixtur
         ),
         (["run", "--far=0.1"], "holds several benchmarks, choose one with --benchmark: set, people"),
         (["run", "--far=0.1", "--benchmark=lfw"], "has no ROC of lfw; it has set, people"),
-        (["run", "--far=2", "--benchmark=set"], "a FAR must lie in (0, 1], not 2"),
+        (["run", "--far=2", "--benchmark=set"], "--far is 2: give a number that is above 0 and at most 1"),
         (["nowhere", "--far=0.1"], "nowhere does not exist: give a run"),
         (
             ["run/metrics.json", "--far=0.1", "--benchmark=set", "--model=people"],

@@ -1,10 +1,10 @@
 """`marginface align`: photographs with five points a face to aligned faces."""
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
 from marginface.align import align_faces, main_face, read_names, write_sheet
+from marginface.commands.numbers import Pixels
 from marginface.commands.progress import progress_bar
 from marginface.commands.shared import add_allow_outside, add_overwrite, print_sentence
 from marginface.detection import open_detector
@@ -12,6 +12,7 @@ from marginface.faces.template import TEMPLATES
 from marginface.files import check_file
 from marginface.readers import open_reader
 from marginface.readers.image_walk import describe_left_out
+from marginface.terminal import print_line
 
 DETECTORS = "mtcnn, dlib, scrfd:FILE.onnx, yunet:FILE.onnx, or auto for the first that is installed"
 
@@ -23,7 +24,7 @@ def options(parser: ArgumentParser) -> None:
         help="a list of photographs with five points each, such as lfw_landmark.txt; or any data set",
     )
     parser.add_argument("folder", type=str, help="where the aligned faces go, a folder a person")
-    parser.add_argument("--size", type=PositiveInt, default=112, help="height of the faces in pixels")
+    parser.add_argument("--size", type=Pixels, default=112, help="height of the faces in pixels")
     parser.add_argument("--template", choices=TEMPLATES, default="arcface", help="where the five points belong")
     parser.add_argument("--detector", type=str, help=f"finds the points of photographs without: {DETECTORS}")
     parser.add_argument("--people", type=str, default="", help="only the people named in this file, one a line")
@@ -45,9 +46,9 @@ def run(options: Namespace, command: str) -> None:
         done = align_faces(reader, options.folder, options.size, people, progress, options.template, detect)
     refused = f", {len(done.refused)} left out" if done.refused else ""
     words = f"{done.written} faces in {options.folder}, {done.kept} were there already{refused}"
-    Console().print(words, highlight=False, soft_wrap=True)
+    print_line(words)
     for key, reason in done.refused.items():
-        Console(stderr=True).print(f"left out: {key}: {reason}", highlight=False, soft_wrap=True)
+        print_line(f"left out: {key}: {reason}", Console(stderr=True))
     if options.sheet and done.fits:
         write_sheet(options.sheet, options.folder, done, options.overwrite)
-        Console().print(f"look at {options.sheet}", highlight=False)
+        print_line(f"look at {options.sheet}")

@@ -4,12 +4,12 @@ import time
 
 import torch
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
 
 from marginface.backbones import create_backbone, list_backbones
 from marginface.backbones.size import measure
 from marginface.commands.progress import progress_bars
+from marginface.terminal import open_console, print_line
 
 SECONDS = 0.5  # of measuring a network, at least one batch
 BATCH = 8
@@ -33,10 +33,10 @@ def run(options: Namespace, command: str) -> None:
         cells = [name, f"{size.parameters / 1e6:.2f}", f"{size.macs / 1e9:.2f}", f"{height}x{width}"]
         cells.append(str(size.num_features))
         table.add_row(*cells, *([f"{speeds[name]:.1f}"] if options.speed else []))
-    console = Console()
+    console = open_console()
     console.print(table)
     what = f", {BATCH} at once, {torch.get_num_threads()} threads, plain float32" if options.speed else ""
-    console.print(f"without class weights; any timm:NAME works too{what}", style="dim", highlight=False, soft_wrap=True)
+    print_line(f"without class weights; any timm:NAME works too{what}", console, style="dim")
 
 
 def _speeds(names: list[str]) -> dict[str, float]:

@@ -6,9 +6,11 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
+from marginface.commands.numbers import Port
 from marginface.demo.desk import Desk
 from marginface.demo.server import check_reach, serve_page
 from marginface.errors import InputError
+from marginface.terminal import print_line
 from marginface.untrusted import read_text
 
 
@@ -19,7 +21,7 @@ def options(parser: ArgumentParser) -> None:
         default="127.0.0.1",
         help="address or name to serve at; 0.0.0.0 is every address of this machine, and needs --password",
     )
-    parser.add_argument("--port", type=int, default=None, help="by default the first free one from 7860 on")
+    parser.add_argument("--port", type=Port, default=None, help="by default the first free one from 7860 on")
     parser.add_argument(
         "--password",
         type=str,
@@ -42,11 +44,12 @@ def run(options: Namespace, command: str) -> None:
         serve_page(Desk(gallery, eye), threshold, eye.model.thresholds, *where) as address,
     ):
         console = Console(soft_wrap=True)
-        console.print(f"{address} (Ctrl-C ends it)", highlight=False)
+        print_line(f"{address} (Ctrl-C ends it)", console)
         if password:
-            console.print(
+            print_line(
                 "Whoever has the password can see who is enrolled, enrol and erase; "
-                "photographs and password cross the network unencrypted."
+                "photographs and password cross the network unencrypted.",
+                console,
             )
         threading.Event().wait()
 

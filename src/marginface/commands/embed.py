@@ -1,12 +1,12 @@
 """`marginface embed`: a folder of aligned faces to embeddings in one file."""
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from marginface.commands.progress import progress_bar
 from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
 from marginface.evaluate import embed_folder
 from marginface.files import check_file
+from marginface.terminal import print_line
 
 
 def options(parser: ArgumentParser) -> None:
@@ -25,4 +25,4 @@ def run(options: Namespace, command: str) -> None:
     with progress_bar("embedding", "nothing was written; the same command begins anew") as progress:
         words = options.folder, options.output, options.flip, options.resize
         count = embed_folder(model, *words, progress, options.allow_outside, options.overwrite)
-    Console().print(f"{count:,} embeddings in {options.output}; the way: {model.path}", highlight=False, soft_wrap=True)
+    print_line(f"{count:,} embeddings in {options.output}; the way: {model.path}")

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
+from marginface.commands.numbers import Rate
 from marginface.commands.progress import progress_bar
 from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
 from marginface.embedder import Embedder
@@ -26,6 +26,7 @@ from marginface.protocols.degrade import open_degrade
 from marginface.protocols.ijb import identification_table, tpr_table
 from marginface.protocols.ijb_meta import GALLERIES
 from marginface.report import figures_sheet, folds_sheet, group_sheet, print_sheet, print_table, search_sheet
+from marginface.terminal import open_console, print_line
 
 
 def options(parser: ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reject", type=str, nargs="*", default=[], help="error-versus-reject by 'norm' or columns of --csv"
     )
-    parser.add_argument("--reject-fmr", type=float, default=1e-3, help="false match rate of those curves")
+    parser.add_argument("--reject-fmr", type=Rate, default=1e-3, help="false match rate of those curves")
     parser.add_argument("--magface", type=bool, default=False, help="also MagFace's accuracy: angles, the mean removed")
     parser.add_argument("--scratch", type=str, default="", help="folder for embeddings while they are made")
     add_allow_outside(parser)
@@ -153,7 +154,7 @@ def _publish(options: Namespace, command: str, benchmarks: list[Benchmark], judg
 
 
 def _print(judged: Judgement) -> None:
-    console = Console()
+    console = open_console()
     pairs, searches = split_results(judged.results)
     if pairs:
         print_table(pairs, console)
@@ -166,9 +167,4 @@ def _print(judged: Judgement) -> None:
         templates = [one for one in pairs if one.benchmark == f"{name} 1:1"]
         searched = [one for one in searches if one.benchmark == f"{name} 1:N"]
         if templates:
-            console.print(
-                f"{name}\n\n{tpr_table(templates)}\n\n{identification_table(searched)}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            print_line(f"{name}\n\n{tpr_table(templates)}\n\n{identification_table(searched)}", console)

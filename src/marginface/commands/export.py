@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
+from marginface.commands.numbers import Count, Percent
 from marginface.commands.progress import Report, progress_bars
 from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
 from marginface.embedder import Embedder
@@ -18,6 +19,7 @@ from marginface.export import Report as Exported
 from marginface.files import check_file, check_folder
 from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader
+from marginface.terminal import open_console, print_line
 from marginface.weights.figures import find_figures, read_figures
 
 ALSO_CALLED = {"torchscript-free-pt2": "pt2"}
@@ -31,9 +33,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--unit", type=bool, default=False, help="normalise the embeddings in the graph")
     parser.add_argument("--evaluation", type=str, default="", help="JSON of marginface evaluate, for the thresholds")
     parser.add_argument("--int8", type=str, default="", help="set of faces to calibrate with: makes int8 of it")
-    parser.add_argument("--faces", type=int, default=256, help="how many of them")
+    parser.add_argument("--faces", type=Count, default=256, help="how many of them")
     parser.add_argument("--benchmark", type=str, default="", help="pairs that int8 is judged on, as for evaluate")
-    parser.add_argument("--max_drop", type=float, default=0.2, help="points of accuracy that int8 may cost")
+    parser.add_argument("--max_drop", type=Percent, default=0.2, help="points of accuracy that int8 may cost")
     add_allow_outside(parser)
     add_overwrite(parser)
 
@@ -57,7 +59,7 @@ def run(options: Namespace, command: str) -> None:
             overwrite=options.overwrite,
             reads=reads,
         )
-    _print(Console(), model, report, options.output)
+    _print(open_console(), model, report, options.output)
 
 
 def _int8(options: Namespace, model: Embedder, begin: Callable[[str], Report]) -> Int8:
@@ -85,8 +87,6 @@ def _print(console: Console, model: Embedder, report: Exported, output: str) -> 
     console.print(table)
     if report.accuracies:
         before, after = report.accuracies
-        console.print(f"accuracy {before:.2f} % in float32, {after:.2f} % in int8", highlight=False)
+        print_line(f"accuracy {before:.2f} % in float32, {after:.2f} % in int8", console)
     described = report.interface.describe(model)
-    console.print(
-        f"{output}: {described['input']} -> {described['output']}", highlight=False, markup=False, soft_wrap=True
-    )
+    print_line(f"{output}: {described['input']} -> {described['output']}", console)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from marginface.commands.numbers import Cosine, Rate
 from marginface.detection import UNDERSTOOD, open_detector
 from marginface.errors import InputError
 from marginface.gallery.models import FaceModel, open_model
@@ -27,9 +28,9 @@ def add_gallery(parser: ArgumentParser) -> None:
 
 def add_threshold(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--far", type=float, default=1e-3, help="share of comparisons of different people that may be accepted"
+        "--far", type=Rate, default=1e-3, help="share of comparisons of different people that may be accepted"
     )
-    parser.add_argument("--threshold", type=float, default=None, help="lowest accepted cosine, instead of --far")
+    parser.add_argument("--threshold", type=Cosine, default=None, help="lowest accepted cosine, instead of --far")
 
 
 def open_eye(options: Namespace) -> Eye:

@@ -4,6 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.fetch import SOURCES, describe, fetch
+from marginface.terminal import print_line
 
 
 def options(parser: ArgumentParser) -> None:
@@ -13,7 +14,7 @@ def options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, command: str) -> None:
     console, source = Console(), describe(options.name)
-    console.print(f"{source.about}\nterms: {source.terms}\ndownload: {source.download}", highlight=False)
+    print_line(f"{source.about}\nterms: {source.terms}\ndownload: {source.download}", console)
     destination = options.destination or options.name
     count = fetch(options.name, destination)
-    console.print(f"{count:,} images in {destination}", highlight=False)
+    print_line(f"{count:,} images in {destination}", console)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from marginface.commands.faces import add_eye, add_gallery, open_eye, open_gallery
 from marginface.commands.shared import add_allow_outside, add_overwrite
@@ -17,6 +17,7 @@ from marginface.files import check_folder
 from marginface.gallery.models import open_model
 from marginface.gallery.people import Gallery, enrol, valid_name
 from marginface.gallery.photos import photos_in
+from marginface.terminal import open_console, print_line, visible
 
 ACTIONS = {
     "add": "FOLDER (a folder a person), or --name NAME IMAGE...",
@@ -31,7 +32,7 @@ FLAGS = ("--help", "--allow-outside", "--overwrite")
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("action", type=str, choices=list(ACTIONS), help="; ".join(map(" ".join, ACTIONS.items())))
+    parser.add_argument("action", choices=list(ACTIONS), help="; ".join(map(" ".join, ACTIONS.items())))
     parser.add_argument("words", type=str, nargs="*", help="what the action works on")
     parser.add_argument("--name", type=str, default="", help="of the person in the photographs to add")
     add_overwrite(parser)
@@ -72,8 +73,8 @@ def _add(options: Namespace) -> None:
             if photo.others:
                 line = f"doubtful: {path} is enrolled as {name}, and the same photograph as {', '.join(photo.others)}"
             if line:
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
-        print(
+                print_line(line, console)
+        print_line(
             f"{len(photos)} photographs: {counts['added']} added, {counts['known']} already enrolled, "
             f"{counts['left out']} left out; {_summary(gallery)}"
         )
@@ -95,16 +96,16 @@ def _list(options: Namespace) -> None:
     table = Table("name", "faces")
     with open_gallery(options, open_model(options.model)) as gallery:
         for name, count in gallery.count().items():
-            table.add_row(escape(name), str(count))
-    Console().print(table)
+            table.add_row(Text(visible(name)), str(count))
+    open_console().print(table)
 
 
 def _info(options: Namespace) -> None:
     with open_gallery(options, open_model(options.model)) as gallery:
-        print(_summary(gallery))
-        print(f"model {gallery.model.name}, fingerprint {gallery.model.fingerprint}")
+        print_line(_summary(gallery))
+        print_line(f"model {gallery.model.name}, fingerprint {gallery.model.fingerprint}")
         for far, threshold in sorted(gallery.model.thresholds.items()):
-            print(f"FAR {far:g} a comparison: cosine {threshold:.4f} or more")
+            print_line(f"FAR {far:g} a comparison: cosine {threshold:.4f} or more")
 
 
 def _remove(options: Namespace) -> None:
@@ -114,7 +115,7 @@ def _remove(options: Namespace) -> None:
         for name in options.words:
             gallery.of(name)  # all of them or none
         count = (gallery.erase if options.action == "erase" else gallery.remove)(options.words)
-        print(f"{count} faces of {len(set(options.words))} people gone; {_summary(gallery)}")
+        print_line(f"{count} faces of {len(set(options.words))} people gone; {_summary(gallery)}")
 
 
 def _export(options: Namespace) -> None:
@@ -122,7 +123,7 @@ def _export(options: Namespace) -> None:
         raise InputError("gallery export needs one folder to write to")
     check_folder(options.words[0], options.overwrite, [options.gallery])
     with open_gallery(options, open_model(options.model)) as gallery:
-        print(f"{gallery.export(options.words[0], options.overwrite)} faces in {options.words[0]}")
+        print_line(f"{gallery.export(options.words[0], options.overwrite)} faces in {options.words[0]}")
 
 
 def _summary(gallery: Gallery) -> str:

@@ -1,19 +1,21 @@
 """`marginface identify`: who is in a photograph, a folder, a video, or before the camera."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
+from marginface.commands.numbers import Count, CountOrNone
 from marginface.commands.shared import add_allow_outside, add_overwrite
 from marginface.errors import InputError
 from marginface.files import check_apart, check_file
 from marginface.gallery.drawing import draw_faces, write_photo
 from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye, photos_in, read_photo
+from marginface.terminal import print_line
 from marginface.video.annotate import VIDEOS, identify_video
 
 
@@ -21,12 +23,12 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "source", type=str, nargs="?", default="", help="a photograph, a folder of them, or a video (.mp4, ...)"
     )
-    parser.add_argument("--camera", type=int, default=None, help="number of a camera, instead of a source")
+    parser.add_argument("--camera", type=CountOrNone, default=None, help="number of a camera, instead of a source")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each photograph or frame")
     parser.add_argument("--save", type=str, default="", help="folder for annotated photographs, or file of a video")
-    parser.add_argument("--every", type=int, default=5, help="look for faces in every so many frames of a video")
+    parser.add_argument("--every", type=Count, default=5, help="look for faces in every so many frames of a video")
     parser.add_argument(
-        "--frames", type=int, default=0, help="stop after so many frames; 0 is at the end, or at Ctrl-C"
+        "--frames", type=CountOrNone, default=0, help="stop after so many frames; 0 is at the end, or at Ctrl-C"
     )
     add_overwrite(parser)
     add_gallery(parser)
@@ -70,7 +72,7 @@ def _photographs(options: Namespace, path: Path, gallery: Gallery, eye: Eye, thr
         except InputError as error:
             if not path.is_dir():
                 raise
-            print(error, file=sys.stderr)
+            print_line(str(error), Console(stderr=True))
             continue
         count += 1
         seen = eye.see(image)
@@ -108,4 +110,4 @@ def _print(options: Namespace, what: str, people: list[dict[str, Any]]) -> None:
         print(json.dumps({"source": what, "faces": people}), flush=True)
     else:
         names = ", ".join(f"{person['name']} ({person['similarity']:.2f})" for person in people) or "nobody"
-        print(f"{what}: {names}", flush=True)
+        print_line(f"{what}: {names}")

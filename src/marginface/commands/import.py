@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marginface.backbones.size import measure
 from marginface.commands.shared import add_overwrite
 from marginface.files import check_folder
+from marginface.terminal import open_console, print_line
 from marginface.weights import SOURCES, ImportedModel, import_checkpoint, save_imported, to_embedder
 from marginface.weights.opening import conventions
 
@@ -29,7 +30,7 @@ def run(options: Namespace, command: str) -> None:
     model = import_checkpoint(
         options.checkpoint, options.source, options.head or None, options.allow_partial, options.part
     )
-    name, console = Path(options.checkpoint).name, Console()
+    name, console = Path(options.checkpoint).name, open_console()
     if options.output:
         embedder = save_imported(model, options.output, name, options.overwrite)
     else:
@@ -37,12 +38,12 @@ def run(options: Namespace, command: str) -> None:
     described = conventions(embedder)
     console.print(_table(model, described))
     for note in model.notes:
-        console.print(f"- {note}", highlight=False, markup=False)
+        print_line(f"- {note}", console)
     if model.partial:
-        console.print("fresh weights where the file's do not fit:", highlight=False)
-        console.print(model.partial, highlight=False, markup=False, soft_wrap=True)
+        print_line("fresh weights where the file's do not fit:", console)
+        print_line(model.partial, console)
     if options.output:
-        console.print(f"written to {options.output}", highlight=False, markup=False)
+        print_line(f"written to {options.output}", console)
 
 
 def _table(model: ImportedModel, described: dict[str, str]) -> Table:
@@ -58,5 +59,5 @@ def _table(model: ImportedModel, described: dict[str, str]) -> Table:
     }
     table = Table(show_header=False, box=None, pad_edge=False)
     for row in rows.items():
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table

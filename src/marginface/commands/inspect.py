@@ -3,14 +3,14 @@
 import json
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
-from rich.console import Console
 
+from marginface.commands.numbers import Threads
 from marginface.commands.progress import progress_bar
 from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, print_sentence
 from marginface.files import check_files, create_file
 from marginface.inspect import inspect, print_findings, write_page
 from marginface.readers.image_walk import describe_left_out
+from marginface.terminal import open_console, print_line
 
 
 def options(parser: ArgumentParser) -> None:
@@ -20,13 +20,13 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=str, help="file to write all findings to")
     parser.add_argument("--html", type=str, help="file to write a page with pictures to")
     parser.add_argument("--write-clean", type=str, help="file for the keys without fault: `convert --subset` reads it")
-    parser.add_argument("--workers", type=PositiveInt, default=2, help="threads that decode")
+    parser.add_argument("--workers", type=Threads, default=2, help="threads that decode")
     add_allow_outside(parser)
     add_overwrite(parser)
 
 
 def run(options: Namespace, command: str) -> None:
-    console = Console()
+    console = open_console()
     reads = [options.path, *options.benchmark, *([options.model] if options.model else [])]
     check_files([options.json, options.html, options.write_clean], options.overwrite, reads)
     model = load_model(options.model) if options.model else None
@@ -42,4 +42,4 @@ def run(options: Namespace, command: str) -> None:
         write_page(options.html, findings, reader, options.overwrite)
     if options.write_clean:
         count = findings.write_clean(options.write_clean, options.overwrite)
-        console.print(f"{count:,} keys in {options.write_clean}", highlight=False)
+        print_line(f"{count:,} keys in {options.write_clean}", console)

@@ -1,9 +1,8 @@
 """A bar for long work that Ctrl-C and SIGTERM end between two batches, saying how to go on. For the verbs on data."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,7 @@ from rich.progress import (
 
 from marginface.errors import Stopped
 from marginface.processes import rank_and_size
+from marginface.terminal import open_console, progress_lines
 from marginface.training.signals import stop_flag
 
 Report = Callable[[int, int], None]
@@ -26,24 +26,37 @@ Report = Callable[[int, int], None]
 def progress_bars(advice: str) -> Iterator[Callable[[str], Report]]:
     """Yields what begins a bar of its own: text -> what the work calls with (done, total).
 
-    That call raises Stopped, saying `advice`, after a signal.
+    That call raises Stopped, saying `advice`, after a signal. Outside of a terminal there are lines instead of bars.
     """
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    console = Console(stderr=True, quiet=rank_and_size()[0] > 0)  # of several processes one speaks
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar, stop_flag() as flag:
+    console = open_console(stderr=True, quiet=rank_and_size()[0] > 0)  # of several processes one speaks
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with ExitStack() as held:
+        bar = Progress(*columns, TimeRemainingColumn(), console=console)
+        if console.is_terminal:
+            held.enter_context(bar)
+        flag = held.enter_context(stop_flag())
 
         def begin(text: str) -> Report:
-            tasks: list[TaskID] = []
+            show = _bar(bar, text) if console.is_terminal else progress_lines(text, console)
 
             def report(done: int, total: int) -> None:
-                tasks[:] = tasks or [bar.add_task(text)]  # what fails before shows no bar
-                bar.update(tasks[0], completed=done, total=total)
+                show(done, total)
                 if flag.number:
                     raise Stopped(flag.number, f"stopped at {done:,} of {total:,}; {advice}")
 
             return report
 
         yield begin
+
+
+def _bar(progress: Progress, text: str) -> Report:
+    tasks: list[TaskID] = []
+
+    def show(done: int, total: int) -> None:
+        tasks[:] = tasks or [progress.add_task(text)]  # what fails before shows no bar
+        progress.update(tasks[0], completed=done, total=total)
+
+    return show
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """`marginface push`: a model to the Hugging Face Hub, with its card."""
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from marginface.commands.shared import load_model
+from marginface.terminal import print_line
 from marginface.weights.figures import find_figures, read_figures
 from marginface.weights.hub import push
 
@@ -19,4 +19,4 @@ def options(parser: ArgumentParser) -> None:
 def run(options: Namespace, command: str) -> None:
     results = read_figures(options.evaluation) if options.evaluation else find_figures(options.model)
     address = push(load_model(options.model), options.name, results, options.licence, options.private)
-    Console().print(f"published: {address}", highlight=False, soft_wrap=True)
+    print_line(f"published: {address}")

@@ -1,9 +1,9 @@
 """`marginface recipes`: which published runs are at hand."""
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
 
+from marginface.terminal import open_console
 from marginface.training.config import recipe_rows
 
 
@@ -18,4 +18,4 @@ def run(options: Namespace, command: str) -> None:
     table.add_column("expect")
     for name, content in recipe_rows():
         table.add_row(name, content["summary"], content["expect"])
-    Console().print(table)
+    open_console().print(table)

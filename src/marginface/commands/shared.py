@@ -1,6 +1,5 @@
 """What several commands need."""
 
-import sys
 from functools import cache
 
 from jsonargparse import ArgumentParser
@@ -8,6 +7,7 @@ from rich.console import Console
 
 from marginface.embedder import Embedder, default_device
 from marginface.readers.containment import ALLOW_OUTSIDE
+from marginface.terminal import print_line
 from marginface.weights import load
 from marginface.weights.opening import describe_import
 
@@ -24,14 +24,13 @@ def load_model(model: str) -> Embedder:
 
 @cache
 def _say_once(sentence: str) -> None:
-    if sentence:
-        print(sentence, file=sys.stderr)
+    print_sentence(sentence)
 
 
 def print_sentence(sentence: str) -> None:
     """Prints it on standard error; nothing if it is empty."""
     if sentence:
-        Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
+        print_line(sentence, Console(stderr=True))
 
 
 def add_allow_outside(parser: ArgumentParser) -> None:

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from marginface.terminal import open_console, visible
 from marginface.training.status import Status, read_status
 
 
@@ -23,8 +24,8 @@ def run(options: Namespace, command: str) -> None:
         return
     table = Table(show_header=False, box=None)
     for name, text in described(status).items():
-        table.add_row(name, text)
-    Console().print(table, highlight=False)
+        table.add_row(name, Text(visible(text)))
+    open_console().print(table, highlight=False)
 
 
 def described(status: Status) -> dict[str, str]:

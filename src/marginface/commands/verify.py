@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from marginface.commands.faces import add_eye, add_threshold, open_eye, threshold_of
 from marginface.gallery.people import face_of
 from marginface.gallery.photos import read_photo
+from marginface.terminal import print_line
 
 
 def options(parser: ArgumentParser) -> None:
@@ -31,4 +31,4 @@ def run(options: Namespace, command: str) -> None:
         print(json.dumps({"similarity": similarity, "threshold": threshold, "same": similarity >= threshold}))
         return
     answer = "the same person" if similarity >= threshold else "different people"
-    Console().print(f"{answer}: similarity {similarity:.4f}, threshold {threshold:.4f} ({origin})", highlight=False)
+    print_line(f"{answer}: similarity {similarity:.4f}, threshold {threshold:.4f} ({origin})")

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from marginface.errors import InputError
+from marginface.terminal import open_console, print_line
 from marginface.weights import import_checkpoint
 from marginface.weights.zoo import Row, candidates, name_of, rows
 
@@ -18,7 +19,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, command: str) -> None:
-    console = Console()
+    console = open_console()
     wide = Console(width=max(console.width, WIDTH))
     named = [row for row in rows() if options.which.lower() in f"{row.name} {row.project}".lower()]
     if not options.which:
@@ -39,18 +40,17 @@ def _list(console: Console, listed: list[Row]) -> None:
         allowed = "research only" if "research" in row.data_terms else row.data_terms.partition(" (")[0]
         table.add_row(row.name, row.backbone, row.trained_on, *figures, row.licence, allowed)
     console.print(table)
-    console.print("\nthe command that imports it, once it is here, and where it is to be had", style="bold")
+    print_line("\nthe command that imports it, once it is here, and where it is to be had", console, style="bold")
     commands = [row.command if row.source else f"{row.name}: no importer, {row.why}" for row in listed]
     width = max(map(len, commands))
     for command, row in zip(commands, listed, strict=True):
-        console.print(f"{command:{width}}  {row.where}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
+        print_line(f"{command:{width}}  {row.where}", console)
+    print_line(
         "\npercent, as the authors report; IJB-C: TAR at FAR 1e-4. The licence is that of the weights and cannot allow "
         "more than the data they were trained on. marginface zoo NAME says all of one, marginface zoo FILE which a "
         "file is. Nothing is downloaded.",
+        console,
         style="dim",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -65,7 +65,7 @@ def _show(console: Console, row: Row) -> None:
         "  figures %": figures,
     }
     for key, value in lines.items():
-        console.print(f"{key}: {value}", highlight=False, markup=False, soft_wrap=True)
+        print_line(f"{key}: {value}", console)
 
 
 def _check(console: Console, file: str, source: str) -> None:
@@ -77,15 +77,13 @@ def _check(console: Console, file: str, source: str) -> None:
         raise
     found = candidates(model)
     head = "" if model.head is None else f", class weights of {len(model.head):,} people"
-    console.print(
+    print_line(
         f"{file}: {model.source}'s layout, {name_of(model)}, {model.num_features} numbers{head}; every key fits",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        console,
     )
     if not found:
-        console.print("No row of the zoo has this network and these people.", highlight=False)
+        print_line("No row of the zoo has this network and these people.", console)
     elif len(found) > 1:
-        console.print(f"It fits {len(found)} rows, which differ in their numbers only:", highlight=False)
+        print_line(f"It fits {len(found)} rows, which differ in their numbers only:", console)
     for row in found:
         _show(console, row)

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marginface.files import create_file
 from marginface.inspect.people import People
 from marginface.readers.image_walk import list_kinds
+from marginface.terminal import open_console, visible
 
 BINS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # lower ends, of images of one identity
 
@@ -139,12 +141,12 @@ def most_frequent(sizes: np.ndarray) -> list[tuple[int, int, int]]:
 
 def print_findings(findings: Findings, console: Console | None = None) -> None:
     """The table for the terminal."""
-    table = Table(title=findings.name, show_header=False, title_justify="left")
+    table = Table(title=Text(visible(findings.name)), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column()
     for name, value in summary(findings):
-        table.add_row(name, value)
-    (console or Console()).print(table)
+        table.add_row(name, Text(visible(value)))
+    (console or open_console()).print(table)
 
 
 def summary(findings: Findings) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from marginface.optional_imports import load_library
 from marginface.readers.archive_index import BLOCK, is_tar
 from marginface.readers.shards import ShardsReader
 from marginface.readers.sidecar import cache_folder
+from marginface.terminal import print_line
 from marginface.untrusted import read_lines, read_start
 
 SAFE = re.compile(r"(https?:[\w.~:/?#@&+,=%-]+|[\w.~:/?#@+,=%-]+)", re.ASCII | re.IGNORECASE)
@@ -77,7 +78,7 @@ def brought(urls: list[str], spec: str) -> list[Path]:
     folder = cache_folder() / "shards"
     folder.mkdir(parents=True, exist_ok=True)
     if missing := [url for url in urls if not _place(folder, url).is_file()]:
-        Console(stderr=True).print(f"{spec}: bringing {len(missing)} of {len(urls)} shards to {folder}", soft_wrap=True)
+        print_line(f"{spec}: bringing {len(missing)} of {len(urls)} shards to {folder}", Console(stderr=True))
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="shards") as pool:
         try:
             for wait in (False, True):  # those that others are fetching come last

@@ -14,6 +14,7 @@ from marginface.metrics.intervals import Interval
 from marginface.metrics.result import VerificationResult
 from marginface.metrics.search_result import IdentificationResult
 from marginface.report.table import Cell, escape_bar, escape_latex, percent
+from marginface.terminal import visible
 
 LOG_WIDTH = 180
 
@@ -49,16 +50,16 @@ def print_sheet(sheet: Sheet, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:  # a log file has no width to respect
         console = Console(file=console.file, width=max(console.width, LOG_WIDTH), no_color=console.no_color)
-    table = Table(title=Text(sheet.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(visible(sheet.title), "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(sheet.headings):
-        table.add_column(Text(heading), justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(visible(heading)), justify="right" if number else "left", overflow="fold")
     for row in sheet.rows:
         table.add_row(
-            *(Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim")) for cell in row)
+            *(Text.assemble(visible(cell.text), (f"\n{cell.interval}" if cell.interval else "", "dim")) for cell in row)
         )
     console.print(table)
     for line in filter(None, [sheet.caption, *sheet.notes]):
-        console.print(Text(line, "dim"))
+        console.print(Text(visible(line), "dim"))
 
 
 def search_sheet(results: Sequence[IdentificationResult]) -> Sheet:

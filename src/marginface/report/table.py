@@ -10,6 +10,7 @@ from rich.text import Text
 
 from marginface.metrics.intervals import Interval
 from marginface.metrics.result import VerificationResult
+from marginface.terminal import visible
 
 FULL_WIDTH = 116
 """Columns a terminal needs for a table with its intervals."""
@@ -75,21 +76,21 @@ def print_table(results: Sequence[VerificationResult], console: Console | None =
     caption = interval_caption(results)
     console.print(Text(caption if full or not caption else "95 % intervals: in the JSON and the report.", "dim"))
     for note in footnotes(results):
-        console.print(Text(note, "dim"))
+        console.print(Text(visible(note), "dim"))
 
 
 def _terminal_table(results: Sequence[VerificationResult], full: bool) -> Table:
     found = rows(results)
     shown = [i for i in range(len(found[0].cells)) if not all(row.cells[i].reason for row in found)]
     names = headings(results)
-    title = Text.assemble((found[0].benchmark, "bold"), (f"  {found[0].pairs}", "dim"))
+    title = Text.assemble((visible(found[0].benchmark), "bold"), (f"  {found[0].pairs}", "dim"))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("Model", overflow="fold", min_width=12)
     for i in shown:
         table.add_column(names[i].replace("TAR % @ FAR", "TAR % @"), justify="right", no_wrap=True)
     for row in found:
         cells = [Text.assemble(cell.text, (f"\n{cell.interval}" if full else "", "dim")) for cell in row.cells]
-        table.add_row(Text(row.model), *(cells[i] for i in shown))
+        table.add_row(Text(visible(row.model)), *(cells[i] for i in shown))
     return table
 
 

@@ -11,6 +11,7 @@ from marginface.metrics.compare import Comparison, compare
 from marginface.metrics.result import VerificationResult
 from marginface.processes import each
 from marginface.report import print_table
+from marginface.terminal import print_line
 from marginface.training.loop import Trainer
 from marginface.training.monitor import read_metrics
 from marginface.training.refit import refit_embedding
@@ -58,12 +59,12 @@ def finish(trainer: Trainer, run: Run, command: str, console: Console) -> None:
         comparisons=comparisons,
         overwrite=True,
     )
-    console.print(f"model   {run.model}", highlight=False)
+    print_line(f"model   {run.model}", console)
     if results:
         print_table(results, console)
-        console.print(f"report  {run.report}", highlight=False)
+        print_line(f"report  {run.report}", console)
     else:
-        console.print("no report: give benchmarks with --data.val", highlight=False)
+        print_line("no report: give benchmarks with --data.val", console)
 
 
 def _models(trainer: Trainer, run: Run) -> tuple[Embedder, dict[str, Embedder]]:

@@ -2,7 +2,6 @@
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from marginface.evaluate import measure, open_benchmark
 from marginface.loading.loader import Batch
 from marginface.margins import Margin
 from marginface.processes import alike, by_first, together
+from marginface.terminal import print_line
 from marginface.training.build import create_head, create_loader, filled, with_shared_norms
 from marginface.training.checkpoint import Learner, Progress
 from marginface.training.config import Config
@@ -117,13 +117,13 @@ class Trainer:
 
     def start_from_faces(self) -> None:
         """Class weights from the people's faces as the network sees them before it is trained any further."""
-        self.console.print(f"class means of {self.loader.reader.num_classes:,} people", highlight=False)
+        print_line(f"class means of {self.loader.reader.num_classes:,} people", self.console)
         with self.fabric.autocast():
             means = ClassMeans(self.model, self.loader, self.fabric.global_rank, self.fabric.world_size)
         means.sums = cast(Tensor, self.fabric.all_reduce(means.sums, reduce_op="sum"))
         means.moments = cast(Tensor, self.fabric.all_reduce(means.moments, reduce_op="sum"))
         if take_published_head(self.head, self.config.init_from, means):
-            self.console.print(f"class weights come with {self.config.init_from}", highlight=False)
+            print_line(f"class weights come with {self.config.init_from}", self.console)
         else:
             start_head(self.head, means)
 
@@ -165,7 +165,7 @@ class Trainer:
             batches.close()
             self._stop_if(run, max(together(lambda: self.stop.number)))
             if self.exhausted:
-                self.console.print(f"step {self.step}: {train.patience} evaluations without a better one; done")
+                print_line(f"step {self.step}: {train.patience} evaluations without a better one; done", self.console)
             else:
                 monitor.evaluated(self.step, self.evaluate(run))
             self.checkpoint(run)
@@ -180,7 +180,7 @@ class Trainer:
                 self.checkpoint(run)
             raise
         for reason in batch.unreadable.values():
-            print(f"marginface: step {self.step + 1}: left out: {reason}", file=sys.stderr)
+            print_line(f"marginface: step {self.step + 1}: left out: {reason}", Console(stderr=True))
         if batch.unreadable and self.fabric.world_size > 1:
             return filled(batch, self.loader, self.step // self.steps_per_epoch)
         return batch
@@ -262,7 +262,7 @@ class Trainer:
                         f"look at these images, or lower --optim.lr, set --optim.clip_norm 5, and go on with --resume"
                     )
                 )
-            self.console.print(sentence, highlight=False)
+            print_line(sentence, self.console)
         self.last_batch = self.batch
         self._stop_if(run, signal.SIGTERM if news.terminations else signal.SIGINT if news.interrupts else 0)
 

@@ -16,6 +16,7 @@ from marginface.filenames import as_text
 from marginface.files import replace_file
 from marginface.processes import together
 from marginface.softmax import MarginSoftmax
+from marginface.terminal import print_line
 from marginface.training.config import Config
 from marginface.training.loggers import create_loggers
 from marginface.training.measures import HEAD, margin_state, memory
@@ -109,7 +110,7 @@ class Monitor:
         self._progress.update(self._task, text=text)
         if self._lines:
             minutes = (self.total - step) / max(rates.steps, 1e-9) / 60
-            self.console.print(f"step {step}/{self.total}  {text}  {minutes:.1f} min left", highlight=False)
+            print_line(f"step {step}/{self.total}  {text}  {minutes:.1f} min left", self.console)
 
     def evaluated(self, step: int, accuracies: Mapping[str, float]) -> None:
         """A row with the accuracy on each benchmark."""
@@ -117,7 +118,7 @@ class Monitor:
             return
         self._write(step, {f"{as_text(name)}_accuracy": accuracy for name, accuracy in accuracies.items()})
         shown = "  ".join(f"{name} {accuracy:.4f}" for name, accuracy in accuracies.items())
-        self.console.print(f"step {step}/{self.total}  accuracy on unseen people: {shown}", highlight=False)
+        print_line(f"step {step}/{self.total}  accuracy on unseen people: {shown}", self.console)
         self._clock.restart()
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
