@@ -179,21 +179,22 @@ def test_im2rec_set_whose_first_image_has_two_labels_has_no_header(tmp_path):
     assert [(r.key, r.label) for r in reader.read(range(4))] == [("3", 1), ("0", 0), ("2", 1), ("1", 0)]
 
 
-def test_number_of_classes_is_that_of_the_property_file_or_one_more_than_the_last_label(tmp_path):
-    images = {key: ([key], b"image") for key in range(5)}
-    assert open_reader(write_set(tmp_path / "a", images)).num_classes == 5
-    assert open_reader(write_set(tmp_path / "b", images, property="9,112,112\n5\n")).num_classes == 9
+def test_a_property_file_is_no_bound_of_labels(tmp_path):
+    images = {key: ([100 * key + 100], b"image") for key in range(5)}
+    for name, text in (("a", None), ("b", "5,112,112\n"), ("c", "501,112,112\n5\n")):
+        reader = open_reader(write_set(tmp_path / name, images, **({"property": text} if text else {})))
+        assert (reader.num_classes, reader.labels.tolist()) == (5, [0, 1, 2, 3, 4])
+        assert list(reader.class_names) == ["100", "200", "300", "400", "500"]
+        assert len(reader.without_images) == (496 if name == "c" else 0)
     with pytest.raises(InputError, match=r"property: should start with the number of classes"):
-        open_reader(write_set(tmp_path / "c", images, property="112 x 112"))
+        open_reader(write_set(tmp_path / "d", images, property="112 x 112"))
 
 
-@pytest.mark.parametrize("label", [5, -1, 0.5, float("nan"), float("inf"), 2.0**24])
+@pytest.mark.parametrize("label", [-1, 0.5, float("nan"), float("inf"), 2.0**24])
 @pytest.mark.parametrize("properties", [{"property": "5,112,112"}, {}])
 def test_label_out_of_range_is_an_error_with_the_record(tmp_path, label, properties):
-    if label == 5 and not properties:
-        return
     images = {key: ([key], b"image") for key in range(5)} | {9: ([label], b"image")}
-    reader = open_reader(write_set(tmp_path / "set", images, **properties))
+    reader = RecordIOReader(write_set(tmp_path / "set", images, **properties) / "train.rec")
     reader.read(range(5))
     with pytest.raises(InputError, match=r"train.rec: record 5 \(key 9, byte 200\) is damaged: its label"):
         reader.read([5])

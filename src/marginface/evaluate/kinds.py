@@ -42,6 +42,8 @@ def open_benchmark(spec: str, resize: bool = False, allow_outside: bool = False)
         return open_stored(spec, resize, allow_outside)
     if path.is_dir():
         return open_folder(spec, resize, allow_outside)
+    if path.is_file():
+        return open_stored(spec, resize, allow_outside)  # which says what is wrong with it
     raise InputError(f"benchmark {spec!r} is not understood or does not exist; give {UNDERSTOOD}")
 
 

@@ -37,7 +37,7 @@ def inspect(
     """
     reader = open_reader(spec, allow_outside)
     seen = survey(reader.read, len(reader), workers, progress)
-    counts = np.bincount(reader.labels, minlength=reader.num_classes)
+    missing = list(getattr(reader, "without_images", []))
     stated = getattr(reader, "property_classes", None)
     findings = Findings(
         name=spec,
@@ -47,8 +47,8 @@ def inspect(
         sizes=most_frequent(seen.sizes[seen.readable]),
         grey=np.flatnonzero(seen.grey).tolist(),
         unreadable=seen.unreadable,
-        without_images=np.flatnonzero(counts == 0).tolist(),
-        stated_classes=stated if stated != reader.num_classes else None,
+        without_images=missing,
+        stated_classes=stated if stated not in (reader.num_classes, reader.num_classes + len(missing)) else None,
         same_bytes=same_bytes(seen.exact, seen.readable),
         alike=_alike_groups(seen),
         overlaps=[_overlap(seen, reader, one, workers, allow_outside) for one in against],

@@ -34,9 +34,9 @@ class Overlap:
 class Findings:
     """Rows are numbers of records, labels those of the reader.
 
-    without_images: labels that are declared but have none. stated_classes: what the property file says, if that
-    is not what the set is. left_out: files of a folder that are no images, by suffix. same_bytes and alike: groups
-    of rows; `across` tells those of several identities.
+    without_images: identities that the set declares and has no images of. stated_classes: what the property file says,
+    if that is not what the set is. left_out: files of a folder that are no images, by suffix. same_bytes and alike:
+    groups of rows; `across` tells those of several identities.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Findings:
     sizes: list[tuple[int, int, int]]  # width, height, images; the most frequent first
     grey: list[int]
     unreadable: dict[int, str]
-    without_images: list[int]
+    without_images: list[str]
     stated_classes: int | None
     same_bytes: list[np.ndarray]
     alike: list[np.ndarray]
@@ -103,7 +103,7 @@ class Findings:
             "name": self.name,
             "images": len(self.labels),
             "identities": len(np.unique(self.labels)),
-            "declared_identities": self.num_classes,
+            "declared_identities": self.num_classes + len(self.without_images),
             "identities_without_images": self.without_images,
             "identities_in_property_file": self.stated_classes,
             "images_per_identity": dict(self.images_per_identity()),
@@ -156,7 +156,7 @@ def summary(findings: Findings) -> list[tuple[str, str]]:
     per_identity = ", ".join(f"{text}: {count:,}" for text, count in findings.images_per_identity() if count)
     lines = [
         ("images", f"{len(findings.labels):,}"),
-        ("identities", f"{len(np.unique(findings.labels)):,} of {findings.num_classes:,} declared"),
+        ("identities", f"{findings.num_classes:,} of {findings.num_classes + len(findings.without_images):,} declared"),
         ("images an identity", per_identity),
         ("sizes", ", ".join(f"{w}×{h}: {count:,}" for w, h, count in findings.sizes[:5])),
         ("grey images", f"{len(findings.grey):,}"),

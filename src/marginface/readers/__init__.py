@@ -10,13 +10,13 @@ from marginface.readers.base import Reader, Record
 from marginface.readers.containment import Bounds
 from marginface.readers.folder import FolderReader, holds_identities
 from marginface.readers.hdf5 import HDF5Reader, is_hdf5
-from marginface.readers.image_walk import find_files
+from marginface.readers.image_walk import check_not_empty, data_files
 from marginface.readers.lists import ListReader, is_list
 from marginface.readers.lmdb_set import LMDBReader, lmdb_file
 from marginface.readers.recordio import RecordIOReader, is_recordio
 from marginface.readers.remote import is_remote, is_url_list, open_remote, open_url_list
 from marginface.readers.shards import ShardsReader, is_shards
-from marginface.readers.subset import FEWEST, SubsetReader, index_rows, is_index
+from marginface.readers.subset import FEWEST, SubsetReader, close_gaps, index_rows, is_index
 from marginface.readers.table import TableReader
 from marginface.readers.table_parts import is_table
 from marginface.readers.verification import is_verification
@@ -41,8 +41,14 @@ def open_reader(spec: str | os.PathLike[str], allow_outside: bool = False) -> Re
     A URL of WebDataset shards, or a text file of such URLs, is fetched first (see `remote`).
     `synthetic` and `synthetic:identities=500,images=20,seed=0,first=0` make the built-in faces.
 
-    Raises InputError if nothing lies there or nobody understands it.
+    Labels have no gaps, whatever the files number the people by; `class_names` keeps what they wrote.
+
+    Raises InputError if nothing lies there, nobody understands it, or it holds one identity only.
     """
+    return close_gaps(_open(spec, allow_outside), str(spec))
+
+
+def _open(spec: str | os.PathLike[str], allow_outside: bool) -> Reader:
     if str(spec).partition(":")[0] == "synthetic":
         return _synthetic(str(spec).partition(":")[2])
     if is_remote(str(spec)):
@@ -55,7 +61,10 @@ def open_reader(spec: str | os.PathLike[str], allow_outside: bool = False) -> Re
 
 def _open_folder(path: Path, allow_outside: bool) -> Reader:
     bounds = Bounds(path, allow_outside=allow_outside)
-    records = [file for file in find_files(path, "*.rec") if is_recordio(file)]
+    named = data_files(path, "*.rec")
+    records = [file for file in named if is_recordio(file)]
+    if named and not records:
+        raise InputError(f"{named[0]}: does not start as RecordIO does; copy or fetch it again.")
     if path / "train.rec" in records or len(records) == 1:
         record = path / "train.rec" if path / "train.rec" in records else records[0]
         bounds.check(record)
@@ -75,6 +84,7 @@ def _open_folder(path: Path, allow_outside: bool) -> Reader:
 
 
 def _open_file(path: Path, allow_outside: bool) -> Reader:
+    check_not_empty(path)
     if is_recordio(path):
         return RecordIOReader(path, allow_outside)
     if is_tar(path) and is_shards(path):

@@ -10,7 +10,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.archive_index import Member, check_image, is_zip, tar_members, zip_content, zip_members
 from marginface.readers.base import Record, read_each
-from marginface.readers.image_walk import BEGINNING_BYTES, OF_NOBODY, begins_as_image, is_hidden, kind_of
+from marginface.readers.image_walk import BEGINNING_BYTES, OF_NOBODY, begins_as_image, is_hidden, kind_of, list_kinds
 from marginface.readers.mapped import map_file
 from marginface.readers.names import PackedNames
 
@@ -21,7 +21,7 @@ class ArchiveReader:
     Folders that all images share are no identities; a key is the path below them. Order and labels are those of
     `FolderReader` on the unpacked archive. Nothing is unpacked, so no path in the archive can lead anywhere.
 
-    Raises InputError if the archive is damaged, encrypted, or has fewer than two identities.
+    Raises InputError if the archive is damaged, encrypted, or has no identities.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -34,9 +34,11 @@ class ArchiveReader:
         images = _sorted_images(taken)
         self.left_out.update({OF_NOBODY: len(taken) - len(images)} if len(images) < len(taken) else {})
         names = sorted({name.partition("/")[0] for name, _ in images})
-        if len(names) < 2:
-            found = f"one identity only ({names[0]})" if names else "no images in folders"
-            raise InputError(f"{self.path}: holds {found}; expected a folder of images for each of two or more people.")
+        if not names:
+            raise InputError(
+                f"{self.path}: holds no images in folders, but {list_kinds(self.left_out) or 'nothing'}; expected a"
+                f" folder of images for each person."
+            )
         self.class_names: Sequence[str] = names
         self.num_classes = len(names)
         number = {name: label for label, name in enumerate(names)}

@@ -12,17 +12,18 @@ from marginface.readers.base import Record, read_each
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import IMAGE_SUFFIXES, OF_NOBODY, list_kinds, walk_images
 from marginface.readers.mapped import read_file
-from marginface.readers.names import PackedNames
+from marginface.readers.names import CLASSES, PackedNames, read_names
 
 
 class FolderReader:
     """Reads `path/<identity>/<image>`; identities and images in lexicographic order, labels by identity.
 
     The order is that of torchvision's ImageFolder, on which index files such as AdaFace's rely. Subfolders
-    without an image are no identities. A key is the image's path below `path`.
+    without an image are no identities. A key is the image's path below `path`. Where identities
+    are folders of numbers, classes.txt may name them.
 
-    Raises InputError if the folder is missing or has fewer than two identities, and for a symbolic link that leads
-    out of it, unless `allow_outside`.
+    Raises InputError if the folder is missing or has no identities, and for a symbolic link that leads out of it,
+    unless `allow_outside`.
     """
 
     def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
@@ -37,9 +38,10 @@ class FolderReader:
                 f"{self.path}: no images found, but {list_kinds(self.left_out) or 'nothing'}; expected one subfolder"
                 f" for each identity with {', '.join(IMAGE_SUFFIXES)} files in it."
             )
-        if len(identities) == 1:
-            raise InputError(f"{self.path}: holds one identity only ({identities[0]}); training needs two or more.")
-        self.class_names: Sequence[str] = identities
+        bounds.check(self.path / CLASSES)
+        names = read_names(self.path, len(identities))
+        self.class_names: Sequence[str] = identities if names is None else names
+        self.left_out -= Counter([] if names is None else [".txt"])
         self.labels = np.repeat(np.arange(len(identities), dtype=np.int64), counts)
         self.num_classes = len(identities)
         self._images, self._root = images, os.fspath(self.path)

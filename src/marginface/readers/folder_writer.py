@@ -8,6 +8,7 @@ from marginface.errors import InputError
 from marginface.readers.base import Record
 from marginface.readers.containment import is_possible
 from marginface.readers.image_walk import IMAGE_SUFFIXES, is_hidden
+from marginface.readers.names import write_names
 from marginface.readers.writer import Contents, encoded, suffix_of
 
 LONGEST_KEY = 1000  # characters; the folder that the set is written to has a path too
@@ -15,7 +16,8 @@ FORBIDDEN = set('/\\:*?"<>|') | set(map(chr, range(32)))
 
 
 class FolderWriter:
-    """`<identity>/<image>`. Identities keep their names if these sort in the order of the labels, else numbers.
+    """`<identity>/<image>`. Identities keep their names if these sort in the order of the labels, else numbers,
+    and classes.txt holds the names.
 
     An image is called by the part of its key below the identity, or by all of its key; where that is a number
     it gets leading zeros. So a folder read from elsewhere comes out as it was, in the same order. A key that no file
@@ -41,7 +43,8 @@ class FolderWriter:
         return {"done": self._done}
 
     def finish(self) -> None:
-        pass
+        if self._original.class_names is not None and self._contents is not self._original:
+            write_names(self._folder, self._original.class_names)
 
     def _name(self, record: Record, image: bytes) -> str:
         """The path of an image below its identity; never leads out of it."""

@@ -11,7 +11,7 @@ from marginface.errors import InputError
 from marginface.optional_imports import load_library
 from marginface.readers.base import Record, read_each
 from marginface.readers.hdf5_bounds import check_data_set, image_names
-from marginface.readers.names import PackedNames
+from marginface.readers.names import PackedNames, in_order
 from marginface.untrusted import read_start
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -23,7 +23,7 @@ class HDF5Reader:
     Identities are in numeric order if all are numbers, else alphabetically; a key is the path in the file. Soft and
     external links are not followed.
 
-    Raises InputError if the file is damaged or has fewer than two identities, and for an image that other files
+    Raises InputError if the file is damaged or has no identities, and for an image that other files
     hold (external storage, virtual data sets), unless `allow_outside`.
     """
 
@@ -36,11 +36,9 @@ class HDF5Reader:
             names = image_names(self._file, self._library)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise InputError(f"{self.path}: the groups of the file are damaged: {error}.") from error
-        identities = sorted({name.partition("/")[0] for name in names}, key=_numeric)
-        if len(identities) < 2:
-            raise InputError(
-                f"{self.path}: has {len(identities)} groups with images; expected one for each of two or more."
-            )
+        identities = in_order({name.partition("/")[0] for name in names})
+        if not identities:
+            raise InputError(f"{self.path}: has no groups with images; expected one for each person.")
         self.class_names: Sequence[str] = identities
         self.num_classes = len(identities)
         number = {name: label for label, name in enumerate(identities)}
@@ -103,7 +101,3 @@ def _image(stored: Any) -> bytes | np.ndarray:
     if isinstance(stored, np.ndarray) and stored.dtype == np.uint8 and stored.ndim in (1, 3):
         return stored.tobytes() if stored.ndim == 1 else stored
     raise ValueError("it is neither encoded bytes nor RGB uint8 (H, W, 3)")
-
-
-def _numeric(name: str) -> tuple[int, int, str]:
-    return (0, int(name), name) if name.isdecimal() and len(name) < 20 else (1, 0, name)

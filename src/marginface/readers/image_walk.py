@@ -33,6 +33,20 @@ def find_files(folder: Path, *patterns: str) -> list[Path]:
     return sorted(path for path in found if not any(map(is_hidden, path.relative_to(folder).parts)))
 
 
+def data_files(folder: Path, *patterns: str) -> list[Path]:
+    """The files among `find_files`. Raises InputError for an empty one: what it held would be missing silently."""
+    files = [path for path in find_files(folder, *patterns) if path.is_file()]
+    for file in files:
+        check_not_empty(file)
+    return files
+
+
+def check_not_empty(file: Path) -> None:
+    """Raises InputError for a file of 0 bytes."""
+    if file.is_file() and file.stat().st_size == 0:
+        raise InputError(f"{file}: is empty (0 bytes); copy or fetch it again.")
+
+
 def images_of_people(folder: str | os.PathLike[str], bounds: Bounds) -> dict[str, list[str]]:
     """The images of each subfolder of `folder` that holds some, in the order of `walk_images`: paths below `folder`."""
     people: dict[str, list[str]] = {}

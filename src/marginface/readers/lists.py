@@ -14,21 +14,21 @@ from marginface.readers.image_size import image_size
 from marginface.readers.list_line import NUMBER, Line, is_list_line, parse_line
 from marginface.readers.list_points import Unit, points_beside, unit_with_box, unit_without_box
 from marginface.readers.listed_images import ListedImages, nearby
-from marginface.readers.names import PackedNames
+from marginface.readers.names import PackedNames, number_labels
 from marginface.untrusted import read_lines, read_start
 
 
 class ListReader:
     """Reads the images that a list names, in its order; the dialects are those of `list_line`.
 
-    Identities are in the order of their numbers, or of first appearance where the list only has folders; so
-    labels have no gaps, and `class_names` tells what was written. Points come from the list, or from the
+    Identities are in the order of their numbers, else of their names or folders; labels have no gaps, and
+    `class_names` tells what was written. Points come from the list, or from the
     landmark file that VGGFace2 and CelebA keep beside it, and are given in pixels.
 
     Images are looked for as `listed_images` says, and lie below one folder.
 
-    Raises InputError, naming the line, if the list is damaged, its images are missing, or it has one identity, and
-    for names that lead out of the folder of the images, unless `allow_outside`.
+    Raises InputError, naming the line, if the list is damaged, or its images are missing, and for
+    names that lead out of the folder of the images, unless `allow_outside`.
     """
 
     def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
@@ -37,8 +37,6 @@ class ListReader:
         self.labels = content.labels
         self.class_names: Sequence[str] = content.class_names
         self.num_classes = len(self.class_names)
-        if self.num_classes < 2:
-            raise InputError(f"{self.path}: names one identity only; training needs two or more.")
         self._names = content.paths
         self._images = ListedImages(self.path, self._names, allow_outside)
         self._points, self._unit = content.points, Unit.PIXELS
@@ -113,12 +111,8 @@ def _read_list(path: Path) -> _Content:
     packed = PackedNames(paths())
     if len(packed) == 0:
         raise InputError(f"{path}: the list names no images.")
-    labels = list(written)
-    order = _order(path, labels)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    names = PackedNames(labels[i] for i in order)
-    return _Content(packed, names, place[np.array(numbers)], _table(points, (-1, 5, 2)), _table(boxes, (-1, 4)))
+    labels, names = number_labels(_whole(path, list(written)), np.array(numbers))
+    return _Content(packed, PackedNames(names), labels, _table(points, (-1, 5, 2)), _table(boxes, (-1, 4)))
 
 
 def _lines(path: Path) -> Iterator[Line]:
@@ -136,15 +130,15 @@ def _lines(path: Path) -> Iterator[Line]:
         yield line
 
 
-def _order(path: Path, written: list[str]) -> list[int]:
-    """Numbers of labels in order of appearance -> in their final order: of the numbers written, if they are."""
+def _whole(path: Path, written: list[str]) -> list[str]:
+    """Labels as written; if all are numbers without a fraction (`3.0` as im2rec has it)."""
     if not all(NUMBER.fullmatch(label) for label in written):
-        return list(range(len(written)))
-    values = [float(label) for label in written]
-    for value in values:
+        return written
+    for label in written:
+        value = float(label)
         if not 0 <= value < 1 << 53 or value != int(value):
-            raise InputError(f"{path}: the label {value:g} is not a whole number from 0 on.")
-    return sorted(range(len(values)), key=values.__getitem__)
+            raise InputError(f"{path}: the label {label:.40} is not a whole number from 0 on.")
+    return [label if label.isdecimal() else f"{float(label):.0f}" for label in written]
 
 
 def _table(numbers: "array[float]", shape: tuple[int, ...]) -> np.ndarray | None:

@@ -44,7 +44,7 @@ class LMDBReader:
         if length is None or not 0 < length <= most or self._get(str(length - 1).encode()) is None:
             raise InputError(f"{self.path}: should have the number of its images as __len__, and keys 0, 1, ...")
         self._length, self._size = length, len(data)
-        self._declared_classes = classes if classes is not None and 0 < classes <= MOST_CLASSES else None
+        self.declared_classes = classes if classes is not None and 0 < classes <= MOST_CLASSES else None
         self._labels: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class LMDBReader:
 
     @property
     def num_classes(self) -> int:
-        return self._declared_classes or int(self.labels.max()) + 1
+        return max(self.declared_classes or 0, int(self.labels.max()) + 1)
 
     @property
     def labels(self) -> np.ndarray:
@@ -73,8 +73,8 @@ class LMDBReader:
             self._refuse(index, "it is not an image and a label")
         image, number = parts
         label = self._unpack(number)
-        if label is None or not 0 <= label < (self._declared_classes or MOST_CLASSES):
-            self._refuse(index, f"its label {label!r:.40} is no class of those declared")
+        if label is None or not 0 <= label < 1 << 63:
+            self._refuse(index, f"its label {label!r:.40} is no whole number from 0 on")
         return Record(image, label, str(index))
 
     def _read_labels(self) -> np.ndarray:

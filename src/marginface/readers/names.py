@@ -1,9 +1,15 @@
 """Millions of file names in two arrays, not a list of objects. Used by readers that remember paths."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import overload
 
 import numpy as np
+
+from marginface.untrusted import read_lines
+
+CLASSES = "classes.txt"
+CONTROLS = dict.fromkeys([*range(32), 127], " ")
 
 
 class PackedNames(Sequence[str]):
@@ -35,6 +41,39 @@ class PackedNames(Sequence[str]):
         position = range(len(self))[index]
         part = self._text[self._ends[position] : self._ends[position + 1]]
         return part.decode("utf-8", "surrogateescape")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """What files call identities, in the order of their labels: by number if all are whole numbers, else as text."""
+    found = list(names)
+    if all(name.isascii() and name.isdecimal() and len(name) < 20 for name in found):
+        return sorted(found, key=lambda name: (int(name), name))
+    return sorted(found)
+
+
+def number_labels(appeared: Iterable[str], places: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Labels without gaps, int64 (N,), and what the files call them.
+
+    appeared: the names, each once. places: int64 (N,), which of them each image has.
+    """
+    found = list(appeared)
+    names = in_order(found)
+    label = {name: number for number, name in enumerate(names)}
+    return np.array([label[name] for name in found], dtype=np.int64)[places], names
+
+
+def write_names(folder: Path, names: Sequence[str]) -> None:
+    """Write CLASSES, what a set calls its identities, for formats that only number them."""
+    lines = (f"{name.translate(CONTROLS)}\n".encode("utf-8", "surrogateescape") for name in names)
+    (folder / CLASSES).write_bytes(b"".join(lines))
+
+
+def read_names(folder: Path, count: int) -> PackedNames | None:
+    """The names in CLASSES; None if the file is missing or has not `count` lines, and so is of another set."""
+    if not (folder / CLASSES).is_file():
+        return None
+    names = PackedNames(line.rstrip("\n") for line in read_lines(folder / CLASSES, errors="surrogateescape"))
+    return names if len(names) == count else None
 
 
 def spelt(text: str) -> str:

@@ -13,22 +13,34 @@ from marginface.readers import sidecar
 from marginface.readers.base import MOST_CLASSES, Record, read_each
 from marginface.readers.containment import Bounds
 from marginface.readers.mapped import map_file
-from marginface.readers.recordio_format import FIRST, HEADER, LONGEST, MAGIC, read_image, read_record, unpack_range
+from marginface.readers.names import CLASSES, read_names
+from marginface.readers.recordio_format import (
+    CHUNK,
+    FIRST,
+    HEADER,
+    LONGEST,
+    MAGIC,
+    read_image,
+    read_record,
+    unpack_range,
+)
 from marginface.readers.recordio_index import load_index
 from marginface.untrusted import read_start
 
 EXACT = 1 << 24  # float32, in which InsightFace stores keys and labels, is exact up to here
 DAMAGED = -1  # instead of a label
-EMPTY = 8 + HEADER.size + 8  # bytes of a chunk that holds two labels and no image
+BLOCK = 65536  # records looked at together
+EMPTY = CHUNK.size + HEADER.size + 8  # bytes of a chunk that holds two labels and no image
 
 
 class RecordIOReader:
     """Reads the sets of InsightFace, im2rec and CVLface; a key is the RecordIO key of the record.
 
-    If record 0 is InsightFace's header, a range without an image, the images are the keys it names, in their
-    order; otherwise all records are images, in the order of the index. Of several labels the first is taken.
+    Ranges without an image, as InsightFace's header and identity records are, may stand anywhere; all other records
+    are images, in the order of their keys if record 0 is such a header, else in that of the index. Of several labels
+    the first is taken.
 
-    Opening touches the index only: `labels` come from the identity records where these agree with the images,
+    Making one touches the index only: `labels` come from the identity records where these agree with the images,
     and else from one pass over the file, which is saved beside it.
 
     Raises InputError if the file is no RecordIO file, or its index or property file does not belong to it.
@@ -37,27 +49,37 @@ class RecordIOReader:
     def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path = Path(path)
         bounds = Bounds(self.path, allow_outside=allow_outside)
-        for companion in (self.path.with_suffix(".idx"), self.path.with_name("property")):
+        for companion in (self.path.with_suffix(".idx"), *map(self.path.with_name, ("property", CLASSES))):
             bounds.check(companion)
         self._data = map_file(self.path)
         keys, offsets = load_index(self.path, self._data)
-        header = self._header(keys, offsets)
-        if header is None:
-            self._keys, self._offsets = _compact(keys), offsets
-            self._identities = offsets[:0]
-        else:
-            self._keys, self._offsets, self._identities = self._split(keys, offsets, *header)
+        empty = self._without_image(offsets)
+        images = _others(len(offsets), empty)
+        self._keys, self._offsets = _compact(keys[images]), offsets[images]
+        self._identities = offsets[:0]
+        if len(header := empty[keys[empty] == 0]):
+            self._check_header(int(offsets[header[0]]))
+            if isinstance(self._keys, np.ndarray):
+                order = np.argsort(self._keys, kind="stable")
+                self._keys, self._offsets = _compact(self._keys[order]), self._offsets[order]
+            identities = empty[keys[empty] != 0]
+            self._identities = offsets[identities[np.argsort(keys[identities], kind="stable")]]
         if len(self._offsets) == 0:
             raise InputError(f"{self.path}: holds no images.")
         self.property_classes = self._property()  # which is wrong in some sets; identity records are not
-        self._declared_classes = len(self._identities) or self.property_classes
+        self.declared_classes = len(self._identities) or self.property_classes
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     @functools.cached_property
     def num_classes(self) -> int:
-        return self._declared_classes or int(self.labels.max()) + 1
+        return max(self.declared_classes or 0, int(self.labels.max()) + 1)
+
+    @functools.cached_property
+    def class_names(self) -> Sequence[str] | None:
+        """The names that `marginface convert` wrote beside the set; None where there are none."""
+        return read_names(self.path.parent, self.num_classes)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -67,7 +89,7 @@ class RecordIOReader:
             if known is not None and ((known[sample] == stated) | (stated == DAMAGED)).all():
                 return known
         rows = np.arange(len(self))
-        labels = np.concatenate([self._stored_labels(rows[i : i + 65536]) for i in range(0, len(self), 65536)])
+        labels = np.concatenate([self._stored_labels(rows[i : i + BLOCK]) for i in range(0, len(self), BLOCK)])
         if (labels == DAMAGED).any():
             self._read_one(int(np.argmax(labels == DAMAGED)))  # which says why
         sidecar.save_labels(self.path, labels)
@@ -81,63 +103,41 @@ class RecordIOReader:
             label, image = read_image(self._data, int(self._offsets[index]))
         except ValueError as error:
             self._refuse(index, str(error))
-        classes = self._declared_classes or EXACT
-        if not (0 <= label < classes and label == int(label)):
-            self._refuse(index, f"its label {label:g} is no class of 0 ... {classes - 1}")
+        if not (0 <= label < EXACT and label == int(label)):
+            self._refuse(index, f"its label {label:.10g} is no whole number below {EXACT:,}, which float32 tells apart")
         return Record(image, int(label), str(self._keys[index]))
 
     def _refuse(self, index: int, reason: str) -> NoReturn:
         place = f"record {index} (key {self._keys[index]}, byte {self._offsets[index]})"
         raise InputError(f"{self.path}: {place} is damaged: {reason}.")
 
-    def _header(self, keys: np.ndarray, offsets: np.ndarray) -> tuple[int, int] | None:
-        """(end of the images' keys, end of the identities' keys), if record 0 is a header and no image."""
-        rows = np.flatnonzero(keys == 0)
-        if len(rows) == 0:
-            return None
-        try:
-            found = unpack_range(read_record(self._data, int(offsets[rows[0]]))[0])
-        except ValueError as error:
-            raise InputError(f"{self.path}: record 0 is damaged: {error}.") from error
-        if found is None:
-            return None
-        if not 1 <= found[0] <= found[1] <= 1 << 40:
+    def _without_image(self, offsets: np.ndarray) -> np.ndarray:
+        """Rows of the index that are InsightFace's header and identity records, wherever they stand, ascending."""
+        starts = range(0, len(offsets), BLOCK)
+        ascending = all((np.diff(offsets[start : start + BLOCK + 1]) > 0).all() for start in starts)
+        order = None if ascending else np.argsort(offsets, kind="stable")
+        rows: list[np.ndarray] = []
+        for start in starts:  # piece by piece, since lengths of millions at once take memory
+            part = slice(start, start + BLOCK + 1)
+            piece = offsets[part] if order is None else offsets[order[part]]
+            lengths = np.diff(piece, append=[len(self._data)] if start + BLOCK >= len(offsets) else [])
+            rows.append(start + np.flatnonzero(lengths == EMPTY))
+        found = np.concatenate(rows)
+        found = found if order is None else np.sort(order[found])
+        words = self._words(offsets[found], 3)
+        empty: np.ndarray = found[(words[:, 0] == MAGIC) & (words[:, 1] == EMPTY - CHUNK.size) & (words[:, 2] == 2)]
+        return empty
+
+    def _check_header(self, offset: int) -> None:
+        """Raises InputError if the header, record 0, promises more images than the index has."""
+        found = unpack_range(read_record(self._data, offset)[0])
+        if found is None or not 1 <= found[0] <= found[1] <= 1 << 40:
             raise InputError(f"{self.path}: the header, record 0, names impossible key ranges {found}.")
-        return int(found[0]), int(found[1])
-
-    def _split(
-        self, keys: np.ndarray, offsets: np.ndarray, images_end: int, identities_end: int
-    ) -> tuple[range | np.ndarray, np.ndarray, np.ndarray]:
-        """(keys of the images, their offsets, offsets of the identity records)."""
-        if identities_end <= EXACT:
-            images = self._rows(keys, 1, images_end)
-            identities = self._rows(keys, images_end, identities_end)
-            return range(1, images_end), offsets[images], offsets[identities]
-        # the header is rounded: tell the two kinds apart by their length
-        order = np.argsort(offsets)
-        lengths = np.empty_like(offsets)
-        lengths[order] = np.diff(offsets[order], append=len(self._data))
-        by_key = np.argsort(keys, kind="stable")
-        by_key = by_key[keys[by_key] != 0]
-        empty = lengths[by_key] == EMPTY
-        images = by_key[~empty]
-        return _compact(keys[images]), offsets[images], offsets[by_key[empty]]
-
-    def _rows(self, keys: np.ndarray, start: int, end: int) -> slice | np.ndarray:
-        """Where keys start ... end - 1 stand in the index; if in a row a slice, which costs no memory."""
-        count = end - start
-        first = int(np.argmax(keys == start))
-        run = keys[first : first + count]
-        if len(run) == count and _is_range(run, start):
-            return slice(first, first + count)
-        order = np.argsort(keys, kind="stable")
-        rows = order[np.searchsorted(keys, start, sorter=order) : np.searchsorted(keys, end, sorter=order)]
-        if len(rows) != count or (keys[rows] != np.arange(start, end)).any():
+        if found[1] <= EXACT and found[0] > len(self) + 1:
             raise InputError(
-                f"{self.path.with_suffix('.idx')}: record 0 promises the keys {start} to {end - 1}, but the"
-                f" index does not name each of them once; delete it and it will be rebuilt."
+                f"{self.path.with_suffix('.idx')}: record 0 promises the keys 1 to {found[0] - 1:.0f}, but the"
+                f" index has {len(self)} images; delete it and it will be rebuilt."
             )
-        return rows
 
     def _property(self) -> int | None:
         """The number of classes in the file `property`, if there is one."""
@@ -192,6 +192,17 @@ def is_recordio(path: Path) -> bool:
     return read_start(path, 4) == MAGIC.to_bytes(4, "little")
 
 
+def _others(count: int, rows: np.ndarray) -> slice | np.ndarray:
+    """All of 0 ... count - 1 but `rows`, ascending; if in a row a slice, which costs no memory."""
+    edges = np.concatenate([[-1], rows, [count]])
+    gaps = np.flatnonzero(np.diff(edges) > 1)
+    if len(gaps) <= 1:
+        return slice(int(edges[gaps[0]]) + 1, int(edges[gaps[0] + 1])) if len(gaps) else slice(0)
+    kept = np.ones(count, dtype=bool)
+    kept[rows] = False
+    return np.flatnonzero(kept)
+
+
 def _compact(keys: np.ndarray) -> range | np.ndarray:
     """Consecutive keys as a range, others as the array."""
     first = int(keys[0]) if len(keys) else 0
@@ -200,8 +211,8 @@ def _compact(keys: np.ndarray) -> range | np.ndarray:
 
 def _is_range(keys: np.ndarray, first: int) -> bool:
     """Whether keys are first, first + 1, ...; piece by piece, since comparing millions at once takes memory."""
-    for start in range(0, len(keys), 65536):
-        piece = keys[start : start + 65536]
+    for start in range(0, len(keys), BLOCK):
+        piece = keys[start : start + BLOCK]
         if not np.array_equal(piece, np.arange(first + start, first + start + len(piece))):
             return False
     return True

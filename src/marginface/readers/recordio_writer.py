@@ -9,17 +9,17 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import Record
 from marginface.readers.image_size import image_size
+from marginface.readers.names import CONTROLS, write_names
 from marginface.readers.recordio_format import frame, pack
 from marginface.readers.writer import Contents, encoded
 
-CONTROLS = dict.fromkeys(range(32), " ")
 MOST_CLASSES = 1 << 24  # labels are float32
 
 
 class RecordIOWriter:
     """train.rec, train.idx, train.lst and property: images 1 ... n, then one record an identity, the header last.
 
-    The records' own keys, which RecordIO cannot hold, are the paths of train.lst.
+    The records' own keys, which RecordIO cannot hold, are the paths of train.lst, the identities' names classes.txt.
     """
 
     def __init__(self, folder: Path, contents: Contents, state: dict[str, int]) -> None:
@@ -62,6 +62,8 @@ class RecordIOWriter:
         self.state()
         for file in self._files:
             file.close()
+        if self._contents.class_names is not None:
+            write_names(self._folder, self._contents.class_names)
 
     def _append(self, key: int, record: bytes) -> None:
         chunk = frame(record)

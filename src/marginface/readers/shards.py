@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.archive_index import Member, check_image, is_tar, tar_members
-from marginface.readers.base import MOST_CLASSES, Record, read_each
+from marginface.readers.base import Record, read_each
 from marginface.readers.containment import Bounds
-from marginface.readers.image_walk import IMAGE_SUFFIXES, find_files
+from marginface.readers.image_walk import IMAGE_SUFFIXES, data_files
 from marginface.readers.mapped import map_file
-from marginface.readers.names import spelt
+from marginface.readers.names import number_labels, spelt
 from marginface.untrusted import parse_json
 
+NUMBER = re.compile(r"[-+]?\d+")
 LONGEST_TEXT = 1 << 16  # bytes of a label or of what is said about an image
 
 
@@ -27,16 +29,17 @@ class _Index:
     """Where everything lies: a row of `places` is shard, offset and size of the image and of its JSON (or 0, 0)."""
 
     places: list[tuple[int, int, int, int, int]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)  # by number in `written`
+    written: dict[str, int] = field(default_factory=dict)
 
 
 class ShardsReader:
-    """Reads the tar files in `path`, or one: samples of an image, its class number as `.cls`, perhaps `.json`.
+    """Reads the tar files in `path`, or one: samples of an image, its class as `.cls`, perhaps `.json`.
 
-    If the JSON of a sample has "key", "identity" and "num_classes", as `marginface convert` writes them, they are
-    taken from there; else a key is the name of the sample, and the number of classes one more than the last label.
+    A class is a whole number or, in all samples, a name. If the JSON of a sample has "key", "identity" and
+    "num_classes", as `marginface convert` writes them, they are taken from there; else a key is the name of the sample.
 
-    Raises InputError, naming shard and byte, if a shard is damaged or a sample has no label.
+    Raises InputError, naming shard and byte, if a shard is damaged or a sample has no class.
     """
 
     def __init__(
@@ -55,13 +58,12 @@ class ShardsReader:
         if not index.labels:
             raise InputError(f"{self.path}: its shards hold no images.")
         self._places = np.array(index.places, dtype=np.int64)
-        self.labels = np.array(index.labels, dtype=np.int64)
+        self.labels, names = number_labels(index.written, np.array(index.labels, dtype=np.int64))
+        self.num_classes = len(names)
         first = self._about(0)
-        declared = first.get("num_classes")
-        most = int(self.labels.max()) + 1
-        self.num_classes = declared if isinstance(declared, int) and most <= declared < MOST_CLASSES else most
-        named = "identity" in first and self.num_classes <= 1000 + 4 * len(self)  # else the number is a lie
-        self.class_names: Sequence[str] | None = self._names() if named else None
+        self.without_images = _missing(names, first.get("num_classes"))
+        named = "identity" in first or names != [str(label) for label in range(len(names))]
+        self.class_names: Sequence[str] | None = self._names(names) if named else None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,14 +93,12 @@ class ShardsReader:
                 check_image(image)
                 if ".cls" not in parts:
                     raise ValueError("it has no .cls with its class number")
-                label = int(_text(data, parts[".cls"]))
-                if not 0 <= label < MOST_CLASSES:
-                    raise ValueError(f"its class number is {label}")
+                label = _class(_text(data, parts[".cls"]), next(iter(index.written), None))
             except ValueError as error:
                 raise InputError(f"{file}: sample {name}, byte {image.offset}, cannot be used: {error}.") from error
             more = (about.offset, about.size) if about is not None and about.size <= LONGEST_TEXT else (0, 0)
             index.places.append((number, image.offset, image.size, *more))
-            index.labels.append(label)
+            index.labels.append(index.written.setdefault(label, len(index.written)))
 
     def _about(self, index: int) -> dict[str, Any]:
         """What the JSON of a sample says; nothing if it is damaged, since the image and its label are not."""
@@ -109,11 +109,31 @@ class ShardsReader:
             return {}
         return about if isinstance(about, dict) else {}
 
-    def _names(self) -> list[str]:
-        names = [str(label) for label in range(self.num_classes)]
-        for label, row in zip(*np.unique(self.labels, return_index=True), strict=True):
-            names[label] = spelt(str(self._about(int(row)).get("identity", label)))
-        return names
+    def _names(self, names: list[str]) -> list[str]:
+        """What the JSON of an image of each identity calls it, else what its `.cls` does."""
+        _, rows = np.unique(self.labels, return_index=True)
+        return [spelt(str(self._about(int(row)).get("identity", names[label]))) for label, row in enumerate(rows)]
+
+
+def _class(text: str, first: str | None) -> str:
+    """What a `.cls` says: a whole number, or a name if that of the first image is one. Else raises ValueError."""
+    text = spelt(text.strip())
+    if NUMBER.fullmatch(text if first is None else first):
+        if not (text.isascii() and text.isdecimal() and int(text) < 1 << 63):
+            raise ValueError(f"its class number is {text[:40] or 'empty'}")
+        return str(int(text))
+    if not text:
+        raise ValueError("its .cls is empty")
+    return text
+
+
+def _missing(names: list[str], declared: object) -> list[str]:
+    """The class numbers below that declared that no image has; none where it is not that, or a lie."""
+    if not all(map(str.isdecimal, names)) or not isinstance(declared, int):
+        return []
+    if not int(names[-1]) < declared <= 1000 + 4 * len(names):
+        return []
+    return sorted(set(map(str, range(declared))) - set(names), key=int)
 
 
 def is_shards(path: Path) -> bool:
@@ -123,7 +143,7 @@ def is_shards(path: Path) -> bool:
 
 def shard_files(path: Path) -> list[Path]:
     """The shards at `path`, of several splits those of the training set."""
-    files = [path] if path.is_file() else find_files(path, "*.tar")
+    files = [path] if path.is_file() else data_files(path, "*.tar")
     files = [file for file in files if is_tar(file) and _has_labels(file)]
     return [file for file in files if file.name.startswith("train")] or files
 
@@ -152,4 +172,4 @@ def _samples(members: Iterator[Member]) -> Iterator[tuple[str, dict[str, Member]
 def _text(data: mmap.mmap, member: Member) -> str:
     if member.size > LONGEST_TEXT:
         raise ValueError(f"its {member.name} has {member.size:,} bytes")
-    return data[member.offset : member.offset + member.size].decode("ascii", "replace")
+    return data[member.offset : member.offset + member.size].decode("utf-8", "replace")

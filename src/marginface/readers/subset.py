@@ -1,7 +1,7 @@
 """Part of a set: index files as AdaFace has them, opened by `open_reader` and understood by `convert`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import Reader, Record
+from marginface.readers.names import PackedNames
 from marginface.untrusted import free_memory, read_bytes, read_start
 
 FEWEST = 5  # images of an identity that AdaFace keeps
@@ -19,20 +20,25 @@ MEMORY = 32  # bytes that a byte of an index file may take
 class SubsetReader:
     """Some rows of another reader; identities left without images leave no gaps between the labels.
 
-    rows: int64 (N,), in the order wanted. min_images: leave out identities with fewer of them.
+    rows: int64 (N,), in the order wanted. min_images: leave out identities with fewer of them. `class_names` keeps what
+    the other reader calls the identities, or how it numbers them.
     """
 
     def __init__(self, reader: Reader, rows: np.ndarray, min_images: int = 1) -> None:
-        labels = reader.labels[rows]
-        kept = np.bincount(labels, minlength=reader.num_classes) >= max(min_images, 1)
+        written, labels, counts = np.unique(reader.labels[rows], return_inverse=True, return_counts=True)
+        kept = counts >= max(min_images, 1)
         if kept.sum() < 2:
             raise InputError(f"fewer than two identities have {min_images} images in the subset; training needs two.")
         self._reader, self._rows = reader, rows[kept[labels]]
-        self.labels = (np.cumsum(kept) - 1)[reader.labels[self._rows]]
+        self.labels = (np.cumsum(kept) - 1)[labels[kept[labels]]]
         self.num_classes = int(kept.sum())
-        self.left_out = getattr(reader, "left_out", {})
         names = getattr(reader, "class_names", None)
-        self.class_names = None if names is None else [names[label] for label in np.flatnonzero(kept)]
+        self.class_names = PackedNames(
+            str(label) if names is None else names[label] for label in written[kept].tolist()
+        )
+        self.left_out: Mapping[str, int] = getattr(reader, "left_out", {})
+        self.path, self.property_classes = (getattr(reader, name, None) for name in ("path", "property_classes"))
+        self.without_images: list[str] = []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -40,6 +46,29 @@ class SubsetReader:
     def read(self, indices: Sequence[int]) -> list[Record]:
         records = self._reader.read([int(self._rows[index]) for index in indices])
         return [replace(one, label=int(self.labels[i])) for one, i in zip(records, indices, strict=True)]
+
+
+def close_gaps(reader: Reader, spec: str) -> Reader:
+    """The set with labels 0 ... n - 1 of which each has images: the reader itself where it has no gaps.
+
+    `without_images` of what it returns names the identities that the set declares and has no images of.
+    Raises InputError for a set of one identity.
+    """
+    labels, classes = reader.labels, reader.num_classes
+    few = classes <= 1000 + 4 * len(labels)  # else the number is none of classes, or a lie
+    used = np.flatnonzero(np.bincount(labels)) if few else np.unique(labels)
+    if len(used) < 2:
+        names = getattr(reader, "class_names", None)
+        name = used[0] if names is None else names[used[0]]
+        raise InputError(f"{spec}: holds one identity only ({name!s:.200}); training needs two or more.")
+    if len(used) == classes:
+        return reader
+    closed = SubsetReader(reader, np.arange(len(reader)))
+    if few and (getattr(reader, "declared_classes", None) or 0) > used[-1]:
+        names = getattr(reader, "class_names", None)
+        missing = np.setdiff1d(np.arange(classes), used).tolist()
+        closed.without_images = [str(label) if names is None else names[label] for label in missing]
+    return closed
 
 
 def is_index(path: Path) -> bool:

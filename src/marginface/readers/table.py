@@ -9,7 +9,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
-from marginface.readers.names import spelt
+from marginface.readers.names import number_labels, spelt
 from marginface.readers.table_parts import Table
 from marginface.untrusted import LARGEST_IMAGE, parse_json
 
@@ -20,8 +20,8 @@ LABELS = ("label", "labels", "identity", "person", "person_id", "subject", "clas
 class TableReader:
     """Reads a column of encoded images, `{bytes, path}` or plain bytes, and a column of labels.
 
-    Class labels with names, as `datasets` keeps them, stand as they are. Other numbers are taken in ascending
-    order and texts alphabetically, so that there are no gaps; `class_names` tells what was written. A key is
+    Class labels with names, as `datasets` keeps them, stand as they are; others are in the order of `in_order`, and
+    `class_names` tells what was written. A key is
     the path of the image if the table has it, else the number of the row.
 
     Arrow files are mapped. Of Parquet only whole row groups can be read, which makes shuffled reading slow: a
@@ -37,9 +37,7 @@ class TableReader:
         label = find_column(self._table, LABELS, "labels")
         self.class_names: Sequence[str] = _declared_names(self._table.schema, label)
         self.labels = self._labels(label)
-        self.num_classes = len(self.class_names)
-        if self.num_classes < 2:
-            raise InputError(f"{self.path}: its column {label} has one identity only; training needs two or more.")
+        self.num_classes = self.declared_classes = len(self.class_names)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,12 +57,12 @@ class TableReader:
         if values.dtype.kind not in "iu" and not all(isinstance(value, str) for value in values):
             raise InputError(f"{self.path}: its column {column} should hold whole numbers or names, and no gaps.")
         if not self.class_names:
-            names, labels = np.unique(values, return_inverse=True)
-            self.class_names = [str(name) for name in names]
-            return labels.astype(np.int64)
+            written, places = np.unique(values, return_inverse=True)
+            labels, self.class_names = number_labels(map(str, written), places)
+            return labels
         if values.dtype.kind not in "iu":
             raise InputError(f"{self.path}: its column {column} has names, although it is declared as numbers.")
-        labels = values.astype(np.int64)
+        labels = np.asarray(values, dtype=np.int64)
         wrong = (labels < 0) | (labels >= len(self.class_names))
         if wrong.any():
             index = int(wrong.argmax())

@@ -14,7 +14,7 @@ from marginface.errors import InputError
 from marginface.optional_imports import load_library
 from marginface.readers.base import USUAL_SIZE
 from marginface.readers.containment import Bounds
-from marginface.readers.image_walk import find_files
+from marginface.readers.image_walk import data_files
 from marginface.readers.mapped import map_file
 from marginface.readers.table_bounds import LARGEST_GROUP, MOST_GROUPS, check_messages, rows_at_once
 from marginface.untrusted import free_memory, read_start
@@ -121,7 +121,7 @@ def table_files(path: Path) -> list[Path]:
     """The files of the table, of several splits those of the training set."""
     if path.is_file():
         return [path] if _format(path) else []
-    files = [file for suffix in ("parquet", "arrow") for file in find_files(path, f"*.{suffix}", f"*/*.{suffix}")]
+    files = [file for suffix in ("parquet", "arrow") for file in data_files(path, f"*.{suffix}", f"*/*.{suffix}")]
     files = [file for file in files if _format(file)]
     of_training = [file for file in files if "train" in (file.parent.name, file.name.partition("-")[0])]
     return of_training or files

@@ -7,6 +7,7 @@ from pathlib import Path
 from marginface.errors import InputError
 from marginface.readers.base import VerificationSet
 from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import check_not_empty
 from marginface.readers.verification_arrays import is_arrays, is_memfile, read_arrays, read_memfile
 from marginface.readers.verification_bin import is_bin, read_bin
 from marginface.readers.verification_list import is_pair_list, read_pair_list
@@ -27,6 +28,7 @@ def open_verification(path: str | os.PathLike[str], allow_outside: bool = False)
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
+    check_not_empty(path)
     for recognises, read in READERS:
         if recognises(path):
             return read(path, Bounds(path, allow_outside=allow_outside))

@@ -8,7 +8,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.containment import Bounds
-from marginface.readers.image_walk import find_files
+from marginface.readers.image_walk import data_files
 from marginface.readers.numpy_files import read_npy
 from marginface.untrusted import LARGEST_IMAGE, free_memory, read_json, read_text
 
@@ -60,7 +60,7 @@ def is_arrays(path: Path) -> bool:
 
 def read_arrays(path: Path, bounds: Bounds) -> VerificationSet:
     """`<name>/<name>.npy`, uint8 RGB (2P, 3, H, W), and `<name>/issame.txt`, one 0 or 1 a line."""
-    files = find_files(path, "*.npy")
+    files = data_files(path, "*.npy")
     if len(files) != 1:
         raise InputError(f"{path}: should hold one .npy file beside issame.txt, not {len(files)}.")
     bounds.check_all((files[0], path / "issame.txt"))
