@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -147,7 +148,7 @@ def test_one_of_three_is_killed(runs: Runs) -> None:
     assert join(group) == [75, -signal.SIGKILL, 75], runs.log("three", 3)
     assert time.monotonic() - began < 60  # 30, and what it takes a busy machine to end them
     said = runs.log("three", 3)
-    assert "another process of this run ended" in said
+    assert re.search("another process of this run (ended|did not answer)", said), said
     assert f"marginface train --resume {runs.folder / 'three'}" in said
     (newest, *_) = list_states(runs.folder / "three" / "checkpoints")
     # as torchrun starts them again: the same words
@@ -168,7 +169,7 @@ def test_torchrun_starts_again_by_itself(runs: Runs) -> None:
         os.kill(int(found.stdout.split()[1]), signal.SIGKILL)
         said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
-    assert "another process of this run ended" in said
+    assert re.search("another process of this run (ended|did not answer)", said), said
     assert runs.steps("elastic") == 400
 
 
