@@ -20,6 +20,7 @@ from marginface.backbones.preprocess import normalise
 from marginface.backbones.proven import Shapes, check_room, create_proven
 from marginface.errors import InputError
 from marginface.files import replace_folder
+from marginface.readers.containment import Bounds
 from marginface.tensor_file import TensorFile, open_tensors
 from marginface.untrusted import read_json
 
@@ -255,12 +256,12 @@ class Embedder:
         if not (folder / WEIGHTS).exists():
             raise InputError(f"{folder / WEIGHTS} is missing: the model folder is incomplete, copy it again")
         try:
-            description = read_json(folder / CONFIG)
+            description = read_json(model_file(folder, CONFIG))
         except InputError:
             raise
         except ValueError as error:
             raise InputError(f"{folder / CONFIG} is not a marginface model description: {error}") from error
-        with open_tensors(folder / WEIGHTS) as weights:
+        with open_tensors(model_file(folder, WEIGHTS)) as weights:
             return cls.from_file(description, folder / CONFIG, weights).to(device)
 
     @classmethod
@@ -281,6 +282,18 @@ class Embedder:
             raise InputError(str(error) if str(error).startswith(str(where)) else f"{name}: {error}") from error
         model.options.pop("pretrained", None)
         return cls(backbone, model, preprocessing, notes)
+
+
+def model_file(folder: Path, name: str) -> Path:
+    """A file of a model's folder. Raises InputError for a symbolic link that leads out of it.
+
+    The Hugging Face Hub's cache links from `snapshots/REVISION` to `blobs` beside it, which is followed.
+    """
+    path, cache = folder / name, folder.absolute().parents[1:2]
+    blobs = [one / "blobs" for one in cache if folder.absolute().parent.name == "snapshots"]
+    if path.is_symlink() and not Bounds(folder, *(one for one in blobs if not one.is_symlink())).holds(path):
+        raise InputError(f"{path} is a symbolic link that leads out of the model's folder; put the file itself there")
+    return path
 
 
 def _parsed(description: Any) -> tuple[ModelConfig, Preprocessing, dict[str, Any]]:

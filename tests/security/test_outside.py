@@ -7,15 +7,18 @@ the sentence names it and --allow-outside, and with that word the door is open.
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from ijb_set import write_ijb
 from marginface import cli
@@ -25,6 +28,8 @@ from marginface.detection.yunet import YuNet
 from marginface.embedder import Embedder, ModelConfig
 from marginface.errors import InputError
 from marginface.evaluate import open_benchmark
+from marginface.evaluate.attributes import Attributes
+from marginface.evaluate.embeddings_file import EmbeddingsFile
 from marginface.gallery.photos import photos_in
 from marginface.loading.loader import DataConfig
 from marginface.readers import open_reader
@@ -35,6 +40,7 @@ from marginface.training.build import create_loader
 from marginface.training.config import Config
 from marginface.training.mixing import OldConfig
 from marginface.video.annotate import open_video
+from marginface.weights import load, load_head
 from people import write_people
 from readers_have import write_tinyface
 
@@ -717,6 +723,81 @@ def test_a_configuration_runs_nothing(home: Path, where: str, spec: str, capsys:
             cli.main(["train", "--config", "run/config.yaml", "--data.train", spec])
         assert "pipe:touch pwned: is no tar file" in capsys.readouterr().err
         assert Path("pwned").exists()
+
+
+# names in a file that are no places to look at
+
+OPENED: list[str] = []
+sys.addaudithook(lambda event, words: OPENED.append(str(words[0])) if event == "open" else None)
+
+
+def column_of_paths(home: Path, secret: str) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    kind = arrow.struct({"bytes": arrow.binary(), "path": arrow.string()})
+    for images in ([secret] * 4, arrow.array([{"bytes": None, "path": secret}] * 4, kind)):
+        parquet.write_table(arrow.table({"image": images, "label": [0, 1, 0, 1]}), home / "x.parquet")
+        with pytest.raises(InputError, match="holds no image bytes"):
+            open_reader(home / "x.parquet", allow_outside=True).read([0])
+
+
+def key_of_a_table(home: Path, secret: str) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": jpeg(SECRET), "path": path} for path in (secret, "../../private/ann/ann_0001.jpg")]
+    parquet.write_table(arrow.table({"image": images, "label": [0, 1]}), home / "x.parquet")
+    convert(str(home / "x.parquet"), "out", "folder")
+    assert len(list(Path("out").rglob("*.jpg"))) == 2
+
+
+def rows_of_attributes(home: Path, secret: str) -> None:
+    (home / "about.csv").write_text(f"name,sex\n{secret},f\n../../private/ann/ann_0002.jpg,m\n")
+    assert Attributes(home / "about.csv").values("sex", [secret]).tolist() == ["f"]
+
+
+def keys_of_embeddings(home: Path, secret: str) -> None:
+    keys = np.array([secret, "../../private/ann/ann_0002.jpg"])
+    np.savez(home / "x.npz", embeddings=np.ones((2, 4), np.float32), keys=keys)
+    assert EmbeddingsFile(home / "x.npz").rows is not None
+
+
+@pytest.mark.parametrize("use", [column_of_paths, key_of_a_table, rows_of_attributes, keys_of_embeddings])
+def test_names_in_a_file_open_nothing(home: Path, use: Callable[[Path, str], None]) -> None:
+    before = sorted(private(home).rglob("*"))
+    OPENED.clear()
+    use(home, str(private(home) / "ann" / "ann_0001.jpg"))
+    assert any(str(home) in path for path in OPENED)
+    assert not [path for path in OPENED if Path(path).resolve().is_relative_to(private(home))]
+    assert sorted(private(home).rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "head.safetensors"])
+def test_a_model_is_read_from_its_own_folder(home: Path, name: str) -> None:
+    model, secret = home / "model", private(home) / "secret"
+    Embedder.create(ModelConfig("small", 16, {"width": 4})).save(model)
+    save_file({"weight": torch.zeros(3, 16)}, model / "head.safetensors")
+    (model / name).rename(secret)
+    for target in (secret, Path("../../../private/secret")):
+        (model / name).symlink_to(target)
+        with pytest.raises(InputError, match=rf"{name} is a symbolic link that leads out of the model's folder"):
+            load(model), load_head(model)
+        (model / name).unlink()
+    (home / "run").mkdir()
+    (home / "run" / "model").symlink_to(model)
+    with pytest.raises(InputError, match=r"run/model is a symbolic link"):
+        load(home / "run")
+
+
+def test_the_hub_s_cache_is_read_through_its_links(home: Path) -> None:
+    model, blobs = home / "models--a--b" / "snapshots" / "1", home / "models--a--b" / "blobs"
+    Embedder.create(ModelConfig("small", 16, {"width": 4})).save(model)
+    blobs.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).rename(blobs / name)
+        (model / name).symlink_to(f"../../blobs/{name}")
+    assert load(model).config.num_features == 16
+    blobs.rename(private(home) / "blobs")
+    blobs.symlink_to(private(home) / "blobs")
+    with pytest.raises(InputError, match="leads out of the model's folder"):
+        load(model)
 
 
 # what is the user's own choice stays easy

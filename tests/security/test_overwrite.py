@@ -74,7 +74,7 @@ OTHERS = {  # hold folders of ours, each with a name of its own; the store of a 
 INPUTS = {
     "action", "all_checkpoints", "backbone", "benchmark", "by", "checkpoint", "csv", "degrade", "detector",
     "embeddings", "evaluation", "expect", "first", "head", "host", "init_from", "int8", "licence",
-    "model", "name", "names", "pairs", "password", "path", "people", "reject", "result", "results",
+    "model", "name", "names", "pairs", "part", "password", "path", "people", "reject", "result", "results",
     "resume", "run", "second", "source", "subset", "summary", "which",
 }
 # fmt: on

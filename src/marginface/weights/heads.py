@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marginface.embedder import model_file
 from marginface.errors import InputError
 from marginface.softmax import MarginSoftmax
 from marginface.tensor_file import check_finite, open_tensors
@@ -41,7 +42,7 @@ def take_over_head(head: MarginSoftmax, folder: str | Path) -> bool:
 
 def saved_head(folder: str | Path) -> State:
     """What lies beside an imported model: "weight" (classes, num_features) and "margin." statistics; {} without."""
-    file = Path(folder) / HEAD
+    file = model_file(Path(folder), HEAD)
     if not file.is_file():
         return {}
     with open_tensors(file) as opened:

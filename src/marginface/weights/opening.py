@@ -97,6 +97,8 @@ def model_folder(path: Path) -> Path:
         if checkpoints and not (path / CONFIG).is_file():
             raise InputError(f"{path} is a folder of checkpoints; give one of its files: {', '.join(checkpoints[:5])}")
         return path
+    if inside.is_symlink():
+        raise InputError(f"{inside} is a symbolic link, which is not followed in a run; give what it leads to")
     return inside
 
 
