@@ -12,8 +12,9 @@ from marginface.errors import InputError
 from marginface.readers.remote import is_command
 from marginface.terminal import print_line
 from marginface.training.config import Config, recipe_or_file
-from marginface.training.config_file import check_config_file
+from marginface.training.config_file import check_config_file, check_variables
 from marginface.training.openvino_options import BASE, speaks_openvino, translated
+from marginface.training.option_words import joined, without_stale_options
 from marginface.training.run import open_run
 from marginface.training.start import start_training
 
@@ -60,8 +61,7 @@ def prepared(words: list[str]) -> list[str]:
     words = ["--data.allow_outside=true" if word == "--allow_outside" else word for word in words]
     foreign = speaks_openvino(words)
     words, sentences = translated(words)
-    for sentence in sentences:
-        print_line(sentence, Console(stderr=True))
+    _tell(sentences)
     given = [word.partition("=")[0] for word in words]
     position = given.index("--resume") if "--resume" in given else len(words)
     folder = "".join(words[position : position + 1]).partition("=")[2] or "".join(words[position + 1 : position + 2])
@@ -70,14 +70,23 @@ def prepared(words: list[str]) -> list[str]:
     elif "--config" not in given:
         base = ["--config", "finetune" if "--init_from" in given else "quickstart"]
         words = [*(BASE if foreign else base), *words]
-    prepared = []
+    option = ""
+    for word in words:
+        option, value = word.partition("=")[::2] if word.startswith("--") else (option, word)
+        check_variables(option, option.removeprefix("--"), value)
+    words, configs = joined(words), {}
     for position, word in enumerate(words):
-        if position and words[position - 1] == "--config":
-            word = _checked(word)
-        elif word.startswith("--config="):
-            word = "--config=" + _checked(word.partition("=")[2])
-        prepared.append(word)
-    return prepared
+        if word.startswith("--config="):
+            file = recipe_or_file(word.partition("=")[2])
+            words[position], configs[position] = f"--config={file}", check_config_file(file)
+    words, sentences = without_stale_options(words, configs)
+    _tell(sentences)
+    return words
+
+
+def _tell(sentences: list[str]) -> None:
+    for sentence in sentences:
+        print_line(sentence, Console(stderr=True))
 
 
 def print_help(everything: bool) -> None:
@@ -108,12 +117,6 @@ def _refuse_commands(config: Config, words: list[str]) -> None:
             )
 
 
-def _checked(config: str) -> str:
-    file = recipe_or_file(config)
-    check_config_file(file)
-    return file
-
-
 def _underscored(word: str) -> str:
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word
@@ -123,6 +126,8 @@ def explained(message: str) -> str:
     """The parser's complaint, with the keys that would have been valid."""
     if option := re.search(r'Parser key "([\w.]+\.options)":.*Union subtypes', message):
         return f"{option[1]}: give each option as a number, a word, true, false, null or a list of numbers"
+    if plain := re.search(r"Parser key \"([\w.]+)\": Expected a <class 'list'>. Got value: (.*)", message):
+        return f"{plain[1]} is {plain[2]:.200}; give a list, such as [{plain[2]:.200}]"
     unknown = re.search(r"unrecognized arguments: --(\S+)|does not accept (?:nested key|option) '([^']+)'", message)
     if not unknown:
         return message
