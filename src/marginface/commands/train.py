@@ -126,8 +126,6 @@ def explained(message: str) -> str:
     """The parser's complaint, with the keys that would have been valid."""
     if option := re.search(r'Parser key "([\w.]+\.options)":.*Union subtypes', message):
         return f"{option[1]}: give each option as a number, a word, true, false, null or a list of numbers"
-    if plain := re.search(r"Parser key \"([\w.]+)\": Expected a <class 'list'>. Got value: (.*)", message):
-        return f"{plain[1]} is {plain[2]:.200}; give a list, such as [{plain[2]:.200}]"
     unknown = re.search(r"unrecognized arguments: --(\S+)|does not accept (?:nested key|option) '([^']+)'", message)
     if not unknown:
         return message
