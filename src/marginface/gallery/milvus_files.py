@@ -27,7 +27,9 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.files import replace_file, sync
 from marginface.optional_imports import load_library
-from marginface.untrusted import read_json
+from marginface.readers.mapped import map_file
+from marginface.readers.table_bounds import MOST_GROUPS, check_messages, rows_at_once
+from marginface.untrusted import free_memory, read_json
 
 try:
     import fcntl
@@ -43,6 +45,7 @@ RECORD, LOCK = "marginface.json", "LOCK"
 MADE_AT_OPENING = {LOCK, "collections", "databases", ".database-staging"}  # by milvus-lite, before anything is stored
 LISTED = re.compile(r"(data|delta)/\1_\d+_\d+\.parquet")
 ROWS = 1000
+LONGEST_VECTOR = 1 << 15  # as Milvus has it
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,11 @@ class MilvusFiles:
             if not record.fewest <= len(alive) <= record.most:
                 raise ValueError(f"{len(alive)} faces can be read, and {record.fewest} were stored")
             wanted = [name for name in FIELDS if pictures or name != "picture"]
+            size = 0
             for batch in _batches(folder, listed, "data", ["_seq", *wanted]):
+                size += batch["vector"].nbytes
+                if size > free_memory() // 2:
+                    raise ValueError(f"its vectors take {size:,} bytes, more than half of the free memory")
                 for sequence, row in _as_rows(batch, wanted):
                     if alive.get(row["id"]) == sequence:
                         del alive[row["id"]]  # a row may stand in a Parquet file and still in the stream
@@ -243,7 +250,9 @@ def _batches(folder: Path, listed: dict[str, list[Path]], kind: str, columns: Se
     parquet = load_library("pyarrow.parquet")
     for path in listed[kind]:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS, columns=list(columns)):
+            rows = _rows_at_once(path, file, columns)
+            for batch in file.iter_batches(rows, columns=list(columns), use_threads=False):
+                _check_batch(batch.select(list(columns)), path)
                 yield batch.select(list(columns))
     for path in sorted((folder / "wal").glob(f"wal_{kind}_*.arrow")):
         for batch in _stream(path):
@@ -255,11 +264,50 @@ def _stream(path: Path) -> Iterator[Any]:
     arrow = load_library("pyarrow")
     try:
         with arrow.OSFile(str(path), "rb") as source:
+            check_messages(iter(arrow.ipc.MessageReader.open_stream(source)))
+    except (arrow.ArrowInvalid, OSError):
+        pass
+    try:
+        with arrow.OSFile(str(path), "rb") as source:
             for batch in arrow.ipc.open_stream(source):
                 batch.validate(full=True)
+                _check_batch(batch, path)
                 yield batch
     except (arrow.ArrowInvalid, OSError):
         return
+
+
+def _rows_at_once(path: Path, file: Any, columns: Sequence[str]) -> int:
+    """How many rows of a Parquet file to read at a time. Raises ValueError for what its bytes do not bear out."""
+    rows, data = ROWS, map_file(path)
+    if not 0 <= file.metadata.num_rows <= len(data) or file.metadata.num_row_groups > MOST_GROUPS:
+        raise ValueError(f"{path.name} claims {file.metadata.num_rows:,} rows in {len(data):,} bytes")
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        for column in (group.column(place) for place in range(group.num_columns)):
+            name = column.path_in_schema.partition(".")[0]
+            if name not in columns:
+                continue
+            values = max(group.num_rows, 1) * (LONGEST_VECTOR if name == "vector" else 1)
+            if column.num_values > values:
+                raise ValueError(f"{path.name}: its column {name} claims {column.num_values:,} values")
+            rows = min(rows, rows_at_once(data, [column], column.num_values))
+    return rows
+
+
+def _check_batch(batch: Any, path: Path) -> None:
+    """Raises ValueError for columns that are not of our types, and for texts longer than Milvus takes."""
+    types, compute = load_library("pyarrow").types, load_library("pyarrow.compute")
+    for name in set(batch.schema.names) & {"_seq", *FIELDS}:
+        kind, longest = batch[name].type, TEXTS.get(name)
+        if name == "vector":
+            whole = (types.is_fixed_size_list(kind) or types.is_list(kind)) and types.is_float32(kind.value_type)
+        elif longest is not None:
+            whole = types.is_string(kind) and (compute.max(compute.binary_length(batch[name])).as_py() or 0) <= longest
+        else:
+            whole = types.is_integer(kind) or types.is_float32(kind)
+        if not whole:
+            raise ValueError(f"{path.name}: its column {name} holds what a gallery does not ({kind!s:.80})")
 
 
 def _as_rows(batch: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
