@@ -4,6 +4,7 @@ A FIFO or a device in the place of a file blocks the process or fills its memory
 line or a small description that stands for a large one. Every reader opens its files here.
 """
 
+import codecs
 import contextlib
 import io
 import json
@@ -77,14 +78,26 @@ def read_text(path: Name, limit: int | None = None, encoding: str = "utf-8", err
         text = read_bytes(path, limit).decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise _no_text(path, encoding, f"byte {error.start}") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_head(path: Name, count: int) -> str:
+    """The first `count` bytes of a text file, by which its kind is known; "" where they are no text.
+
+    Raises as `open_file`, and InputError for UTF-16, which spreadsheets write as "Unicode text".
+    """
+    start = read_start(path, count)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in start:
+        raise InputError(f"{path}: is UTF-16 text; save it as UTF-8.")
+    return "" if b"\0" in start else start.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def read_lines(
     path: Name, encoding: str = "utf-8", errors: str = "strict", newline: str | None = None
 ) -> Iterator[str]:
     """The lines of a text file, one after the other. Raises as `read_text`, and for lines above LONGEST_LINE."""
-    with contextlib.closing(io.TextIOWrapper(open_file(path), encoding, errors, newline)) as file:
+    codec = "utf-8-sig" if encoding == "utf-8" else encoding  # which leaves out a byte order mark
+    with contextlib.closing(io.TextIOWrapper(open_file(path), codec, errors, newline)) as file:
         number = 1
         try:
             while line := file.readline(LONGEST_LINE):

@@ -211,7 +211,7 @@ def test_lists_that_do_not_fit_say_what_and_how_many(
     meta, model = tmp_path / "ijb" / "IJBC" / "meta", str(made / "model")
     (tmp_path / "people" / "pairs.txt").write_text("2\t1\np00\t1\t7\np01\t1\tp02\t1\np03\t1\t2\np04\t1\tp05\t9\n")
     words = ["evaluate", model, "--benchmark", "pairs:people"]
-    assert "2 of the 8 pictures named in people/pairs.txt are not in people (first: p00 7)" in refused(words, capsys)
+    assert "2 of the 8 pictures named in people/pairs.txt are not in people (first: p00 7," in refused(words, capsys)
     words = ["evaluate", model, "--benchmark", "ijbc:ijb"]
     (tmp_path / "ijb" / "IJBC" / "loose_crop" / "5.jpg").rename(tmp_path / "5.jpg")
     assert "IJBC: 1 of its 56 images are not there (first: ijb/IJBC/loose_crop/5.jpg)" in refused(words, capsys)

@@ -56,7 +56,10 @@ def test_reads_pairs_folds_people_and_pictures(folder: Path) -> None:
         (("2 1", "a 1 b 2 3", *GOOD[2:]), "line 2: expected"),
         (("2 1", "a 1 a 2", *GOOD[2:]), "line 2: a different pair names a twice"),
         (("2 1", GOOD[2], GOOD[1], *GOOD[3:]), r"line 2: each fold must list.*\(2 lines out of place\)"),
-        (("2 1", "a 1 9", "a 8 b 3", *GOOD[3:]), r"2 of the \d pictures named in .* \(first: a 8\)"),
+        (
+            ("2 1", "a 1 9", "a 8 b 3", *GOOD[3:]),
+            r"2 of the \d pictures named in .* \(first: a 8, looked for as a/",
+        ),
     ],
 )
 def test_malformed_lists_are_refused_by_line(folder: Path, lines: tuple[str, ...], message: str) -> None:

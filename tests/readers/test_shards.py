@@ -64,3 +64,17 @@ def test_what_convert_writes_beside_the_images(tmp_path):
 def test_shards_that_cannot_be_used(tmp_path, samples, message):
     with pytest.raises(InputError, match=message):
         open_reader(write(tmp_path / "a.tar", samples))
+
+
+def test_shards_of_this_machine_by_a_pattern(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"train-{number:06d}.tar", sample(number, number))
+    reader = open_reader(f"{tmp_path}/train-{{000000..000002}}.tar")
+    assert [record.image for record in reader.read(range(3))] == [b"image 0", b"image 1", b"image 2"]
+    with pytest.raises(InputError, match=r"train-000003.tar: no such file, which .*\{000000..000003\}.tar names"):
+        open_reader(f"{tmp_path}/train-{{000000..000003}}.tar")
+    with pytest.raises(InputError, match="should count upwards"):
+        open_reader(f"{tmp_path}/train-{{000002..000000}}.tar")
+    (tmp_path / "train-000003.tar").write_bytes(b"")
+    with pytest.raises(InputError, match=r"train-000003.tar: is no tar file"):
+        open_reader(f"{tmp_path}/train-{{000000..000003}}.tar")

@@ -9,6 +9,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from marginface.errors import InputError
+from marginface.inspect import inspect
 from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader, table_parts
 from marginface.readers.table import TableReader
@@ -124,8 +125,10 @@ def test_tables_that_cannot_be_used(tmp_path, table, message):
 def test_images_that_are_not_embedded_and_row_groups_that_are_too_large(tmp_path, monkeypatch):
     table = pa.table({"image": pa.array([{"bytes": None, "path": "a.png"}] * 4, IMAGE), "label": [0, 1, 0, 1]})
     write_parquet(table, tmp_path / "x.parquet")
-    with pytest.raises(InputError, match=r"x.parquet: row 0 of part 1: holds no image bytes; save .* embedded"):
-        open_reader(tmp_path / "x.parquet").read([3])
+    with pytest.raises(InputError, match=r"x.parquet: its column image holds paths such as 'a.png' instead"):
+        inspect(str(tmp_path / "x.parquet"))
+    table = pa.table({"image": pa.array([{"bytes": b"image" * (n < 3), "path": "a"} for n in range(4)], IMAGE)})
+    write_parquet(table.append_column("label", [[0, 1, 0, 1]]), tmp_path / "x.parquet")
     monkeypatch.setattr(table_parts, "LARGEST_GROUP", 10)
     with pytest.raises(InputError, match=r"x.parquet: row group 0 has \d+ bytes, .* 100 to 1000 rows"):
         open_reader(tmp_path / "x.parquet")

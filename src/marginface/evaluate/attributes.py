@@ -30,7 +30,8 @@ class Attributes:
             raise InputError(f"{path} must hold a header and rows: the name of an image or person, then its columns")
 
     def _read(self) -> None:
-        rows = (row for row in csv.reader(read_lines(self.path, "utf-8-sig", newline="")) if row)
+        cells = ([cell.strip() for cell in row] for row in csv.reader(read_lines(self.path, newline="")))
+        rows = (row for row in cells if any(row))
         self.columns = next(rows, [])[1:]
         for number, row in enumerate(rows, start=2):
             if len(row) != len(self.columns) + 1:

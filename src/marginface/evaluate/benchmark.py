@@ -1,5 +1,6 @@
 """What every kind of benchmark answers, and how its words on the command line are read. Used by the kinds."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.images import Images
 from marginface.metrics.result import VerificationResult
 from marginface.metrics.search_result import IdentificationResult
-from marginface.readers.containment import Bounds
+from marginface.readers.containment import Bounds, is_possible
 
 Result = VerificationResult | IdentificationResult
 
@@ -40,9 +41,19 @@ class Benchmark(Protocol):
         ...
 
 
+def split_path(rest: str, known: Sequence[str] = ()) -> list[str]:
+    """`PATH,key=value,...` at its commas, apart from those in a path that exists and in values of `known` keys."""
+    commas = [place for place, letter in enumerate(rest) if letter == ","]
+    for end in (len(rest), *reversed(commas)):
+        if rest[:end] and is_possible(rest[:end]) and Path(rest[:end]).exists():
+            words = re.split(rf",(?=(?:{'|'.join(known) or chr(0)})=)", rest[end:])
+            return [rest[:end], *words[1:], *words[0].split(",")[1:]]
+    return rest.split(",")
+
+
 def split_words(rest: str, known: Sequence[str]) -> tuple[Path, dict[str, str]]:
     """`PATH,key=value,...` apart. Raises InputError for keys that are not `known`, and when PATH does not exist."""
-    path, *words = rest.split(",")
+    path, *words = split_path(rest, known)
     options = dict(word.partition("=")[::2] for word in words)
     if unknown := [key for key in options if key not in known]:
         raise InputError(

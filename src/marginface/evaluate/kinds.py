@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from marginface.errors import InputError
-from marginface.evaluate.benchmark import Benchmark
+from marginface.evaluate.benchmark import Benchmark, split_path
 from marginface.evaluate.closed_set import open_closed_set
 from marginface.evaluate.ijb import open_ijbb, open_ijbc
 from marginface.evaluate.lfw import open_lfw
@@ -37,7 +37,7 @@ def open_benchmark(spec: str, resize: bool = False, allow_outside: bool = False)
     kind, colon, rest = spec.partition(":")
     if colon and kind in KINDS:
         return KINDS[kind](rest, resize, allow_outside)
-    path = Path(spec.partition(",")[0])
+    path = Path(split_path(spec)[0])
     if path.exists() and is_verification(path):
         return open_stored(spec, resize, allow_outside)
     if path.is_dir():

@@ -5,8 +5,10 @@ score), both in one order; xx_template_pair_label.txt (template, template, 1 or 
 two gallery files and xx_1N_probe_mixed.csv (template, subject, ...; one header line).
 """
 
+import codecs
 import hashlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +20,8 @@ from marginface.files import replace_file
 from marginface.readers.numpy_files import read_npz
 from marginface.untrusted import free_memory, read_bytes
 
+UNEVEN = rb"[\t\r]|  | \n|\n |\n\n|^[ \n]"
+"""Blanks other than one between two numbers."""
 WORDS = 32
 """Bytes of memory that a byte of these files may take once it is cut into words."""
 GALLERIES = {"IJBB": ("S1", "S2"), "IJBC": ("G1", "G2")}
@@ -77,10 +81,14 @@ def read_ijb_meta(folder: Path, name: str, cache: Path | None = None) -> IjbMeta
 
 
 def parse_integers(text: bytes, columns: int, path: Path) -> np.ndarray:
-    """int32 (lines, columns) of lines of `columns` non-negative decimal numbers below 10^9, parted by one blank.
+    """int32 (lines, columns) of lines of `columns` non-negative decimal numbers below 10^9; blank lines do not count.
 
     Vectorised over blocks of whole lines, two at a time. Raises InputError naming the first malformed line.
     """
+    original = text
+    if re.search(UNEVEN, text):
+        text = re.sub(rb"[ \t\r]+", b" ", text)
+        text = re.sub(rb"(?: ?\n ?)+", b"\n", text).strip()
     if not text.endswith(b"\n"):
         text += b"\n"
     cuts = [0]
@@ -89,10 +97,9 @@ def parse_integers(text: bytes, columns: int, path: Path) -> np.ndarray:
     data = np.frombuffer(text, np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         blocks = list(pool.map(lambda i: _block(data[cuts[i] : cuts[i + 1]], columns), range(len(cuts) - 1)))
-    for number, block in enumerate(blocks):
-        if block is None:
-            line, words = _malformed(text, cuts[number], cuts[number + 1], columns)
-            raise InputError(f"{path} line {line}: expected {columns} whole numbers, found '{words}'")
+    if any(block is None for block in blocks):
+        line, words = _malformed(original, columns)
+        raise InputError(f"{path} line {line}: expected {columns} whole numbers, found '{words}'")
     return np.concatenate([block for block in blocks if block is not None])
 
 
@@ -123,13 +130,12 @@ def _numbers(digits: np.ndarray, last: np.ndarray, lengths: np.ndarray) -> np.nd
     return values
 
 
-def _malformed(text: bytes, low: int, high: int, columns: int) -> tuple[int, str]:
-    first = text.count(b"\n", 0, low) + 1
-    for number, line in enumerate(text[low:high].split(b"\n")[:-1], start=first):
-        words = line.split(b" ")
-        if len(words) != columns or not all(word.isdigit() and len(word) < 10 for word in words):
+def _malformed(text: bytes, columns: int) -> tuple[int, str]:
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        words = line.split()
+        if words and (len(words) != columns or not all(word.isdigit() and len(word) < 10 for word in words)):
             return number, line[:60].decode(errors="replace")
-    return first, ""
+    return 1, text[:60].decode(errors="replace")
 
 
 def _parse(files: dict[str, Path]) -> IjbMeta:
@@ -148,7 +154,7 @@ def _parse(files: dict[str, Path]) -> IjbMeta:
         )
     if len(names) != len(other_names):
         raise InputError(f"{files['images']} has {len(names)} lines, {files['points']} {len(other_names)}")
-    pairs = parse_integers(_content(files["pairs"]).replace(b"\r", b""), 3, files["pairs"])
+    pairs = parse_integers(_content(files["pairs"]), 3, files["pairs"])
     if bad := np.flatnonzero(pairs[:, 2] > 1).tolist():
         raise InputError(f"{files['pairs']} line {bad[0] + 1}: the label must be 0 or 1 ({len(bad)} are not)")
     return IjbMeta(
@@ -183,7 +189,7 @@ def _named_table(path: Path, columns: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _content(path: Path) -> bytes:
-    return read_bytes(path, free_memory() // WORDS)
+    return read_bytes(path, free_memory() // WORDS).removeprefix(codecs.BOM_UTF8)
 
 
 def _uneven_line(path: Path, width: int) -> str:
@@ -195,7 +201,9 @@ def _uneven_line(path: Path, width: int) -> str:
 
 def _subjects(path: Path) -> np.ndarray:
     """int32 (templates, 2): the rows (template, subject) of a csv, one for each template, by rising id."""
-    rows = [line.split(b",")[:2] for line in _content(path).splitlines()[1:] if line.strip()]
+    rows = [line.split(b",")[:2] for line in _content(path).splitlines() if line.strip()]
+    if rows and not all(map(_is_number, rows[0])):
+        del rows[0]  # the header
     try:
         pairs = np.unique(np.array([[int(template), int(subject)] for template, subject in rows], np.int32), axis=0)
     except (ValueError, OverflowError) as error:
@@ -208,6 +216,10 @@ def _subjects(path: Path) -> np.ndarray:
         what = f"template {double[0]} has several subjects ({len(double)} such)" if double else "holds no template"
         raise InputError(f"{path}: {what}")
     return pairs
+
+
+def _is_number(word: bytes) -> bool:
+    return word.strip().lstrip(b"-").isdigit()
 
 
 def _cache_folder() -> Path:

@@ -3,6 +3,7 @@
 `evaluate` embeds `pairs.images` in their order and hands the array to `score`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ from marginface.metrics.variants import OpenvinoLfw, openvino_lfw
 from marginface.metrics.verification import check_embeddings, consecutive_folds, squared_distances
 from marginface.protocols.draw import draw_pairs
 from marginface.protocols.pairs_file import duplicates, lfw_name, parse_pairs
-from marginface.readers.containment import Bounds
-from marginface.readers.image_walk import IMAGE_SUFFIXES, images_of_people
+from marginface.readers.containment import Bounds, is_possible
+from marginface.readers.image_walk import IMAGE_SUFFIXES, find_files, images_of_people, kind_of
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,14 @@ def read_pairs(
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the one that holds a folder a person")
     wanted = sorted({side for pair in sides for side in pair})
-    paths = [_picture(folder, person, number) for person, number in wanted]
-    if missing := [f"{person} {number}" for (person, number), path in zip(wanted, paths, strict=True) if path is None]:
+    pictures = {person: _pictures(folder, person) for person in {person for person, _ in wanted}}
+    paths = [pictures[person].get(number) for person, number in wanted]
+    if missing := [side for side, path in zip(wanted, paths, strict=True) if path is None]:
+        person, number = missing[0]
         raise InputError(
             f"{len(missing)} of the {len(wanted)} pictures named in {pairs_file} are not in {folder} "
-            f"(first: {missing[0]}); add them or remove their pairs"
+            f"(first: {person} {number}, looked for as {person}/{person}_{number:04d}.jpg, {person}_{number}.jpg, "
+            f"{number:04d}.jpg and {number}.jpg, also with other suffixes); add them or remove their pairs"
         )
     images = [path for path in paths if path is not None]
     try:
@@ -205,6 +209,17 @@ def write_pairs(pairs_file: str | Path, pairs: Pairs, overwrite: bool = False) -
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _picture(folder: Path, person: str, number: int) -> Path | None:
-    paths = (folder / person / f"{person}_{number:04d}{suffix}" for suffix in IMAGE_SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+def _pictures(folder: Path, person: str) -> dict[int, Path]:
+    """The pictures of a person by number: of `name_0001`, `name_1`, `0001` and `1` the first that is there."""
+    if not is_possible(person) or not (folder / person).is_dir():
+        return {}
+    number = re.compile(rf"({re.escape(person)}[_-])?(\d{{1,9}})")
+    found: dict[int, tuple[bool, bool, int, Path]] = {}
+    for path in find_files(folder / person, "*"):
+        suffix, known = kind_of(path.name)
+        match = number.fullmatch(path.name.removesuffix(path.suffix) if suffix else path.name)
+        if match and known is not False and not path.is_dir():
+            digits = match[2]
+            rank = (match[1] is None, len(digits) != 4, len(digits), path)
+            found[int(digits)] = min(found.get(int(digits), rank), rank)
+    return {key: rank[3] for key, rank in found.items()}

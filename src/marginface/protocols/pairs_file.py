@@ -1,7 +1,7 @@
 """The text of LFW-style `pairs.txt`; `protocols.pairs` joins it with a folder of pictures.
 
 A header `10<TAB>300` (folds, pairs of each kind a fold), then for each fold 300 lines `name a b` (same person) and 300
-lines `name a other b` (different people); picture b of name is `name/name_000b.jpg` (or .jpeg, .png).
+lines `name a other b` (different people); picture b of name is `name/name_000b.jpg`, or as `protocols.pairs` finds it.
 """
 
 import re
@@ -22,7 +22,7 @@ Side = tuple[str, int]
 def parse_pairs(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, list[np.ndarray]]:
     """((person, number), (person, number)) of every pair, the same flags and the folds."""
     lines = _lines(pairs_file)
-    header = next(lines, [])
+    _, header = next(lines, (1, []))
     if len(header) != 2 or not all(map(_is_number, header)):
         raise InputError(f"{pairs_file} must begin with a line 'folds<TAB>pairs of each kind', such as '10<TAB>300'")
     folds, each = (int(word) for word in header)
@@ -36,21 +36,23 @@ def parse_pairs(pairs_file: Path) -> tuple[list[tuple[Side, Side]], np.ndarray, 
             f"{pairs_file} announces {folds} folds of {each} same and {each} different pairs "
             f"but holds {found} pairs; correct its first line"
         )
-    sides = [_sides(words, pairs_file, number) for number, words in enumerate(pairs, start=2)]
-    same = np.array([len(words) == 3 for words in pairs])
+    sides = [_sides(words, pairs_file, number) for number, words in pairs]
+    same = np.array([len(words) == 3 for _, words in pairs])
     expected = np.tile(np.repeat([True, False], each), folds)
     if wrong := np.flatnonzero(same != expected).tolist():
         raise InputError(
-            f"{pairs_file} line {wrong[0] + 2}: each fold must list its {each} same pairs, then its {each} "
+            f"{pairs_file} line {pairs[wrong[0]][0]}: each fold must list its {each} same pairs, then its {each} "
             f"different ones ({len(wrong)} lines out of place)"
         )
     return sides, same, np.split(np.arange(len(same)), folds)
 
 
-def _lines(pairs_file: Path) -> Iterator[list[str]]:
-    """The words of each line; more than a pair needs are left together."""
+def _lines(pairs_file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number, words) of each line with some; more words than a pair needs are left together."""
     try:
-        yield from (line.split(maxsplit=4) for line in read_lines(pairs_file) if line.strip())
+        for number, line in enumerate(read_lines(pairs_file), start=1):
+            if line := line.strip():
+                yield number, line.split(maxsplit=4)
     except OSError as error:
         raise InputError(f"{pairs_file} cannot be read as text: {error}") from error
 

@@ -14,7 +14,7 @@ from marginface.readers.image_walk import check_not_empty, data_files
 from marginface.readers.lists import ListReader, is_list
 from marginface.readers.lmdb_set import LMDBReader, lmdb_file
 from marginface.readers.recordio import RecordIOReader, is_recordio
-from marginface.readers.remote import is_remote, is_url_list, open_remote, open_url_list
+from marginface.readers.remote import is_pattern, is_remote, is_url_list, open_pattern, open_remote, open_url_list
 from marginface.readers.shards import ShardsReader, is_shards
 from marginface.readers.subset import FEWEST, SubsetReader, close_gaps, index_rows, is_index
 from marginface.readers.table import TableReader
@@ -54,6 +54,8 @@ def _open(spec: str | os.PathLike[str], allow_outside: bool) -> Reader:
     if is_remote(str(spec)):
         return open_remote(str(spec))
     path = Path(spec)
+    if not path.exists() and is_pattern(str(spec)):
+        return open_pattern(str(spec), allow_outside)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give {UNDERSTOOD}.")
     return _open_folder(path, allow_outside) if path.is_dir() else _open_file(path, allow_outside)

@@ -15,7 +15,7 @@ from marginface.readers.list_line import NUMBER, Line, is_list_line, parse_line
 from marginface.readers.list_points import Unit, points_beside, unit_with_box, unit_without_box
 from marginface.readers.listed_images import ListedImages, nearby
 from marginface.readers.names import PackedNames, number_labels
-from marginface.untrusted import read_lines, read_start
+from marginface.untrusted import read_head, read_lines
 
 
 class ListReader:
@@ -79,11 +79,7 @@ class ListReader:
 
 def is_list(path: Path) -> bool:
     """Whether the file is text whose first line with a face in it reads as a line of an image list."""
-    start = read_start(path, 1 << 16)
-    if b"\0" in start:
-        return False
-    lines = start.decode("utf-8", "surrogateescape").splitlines()[:20]
-    return any(is_list_line(line) for line in lines)
+    return any(is_list_line(line) for line in read_head(path, 1 << 16).splitlines()[:20])
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """MXNet RecordIO sets (`train.rec`, `.idx`, `property`) without mxnet, mapped. Opened by `open_reader`."""
 
+import codecs
 import functools
 import os
 from collections.abc import Sequence
@@ -144,7 +145,7 @@ class RecordIOReader:
         file = self.path.with_name("property")
         if not file.is_file():
             return None
-        text = read_start(file, 100).split(b",")[0].strip()
+        text = read_start(file, 100).removeprefix(codecs.BOM_UTF8).split(b",")[0].strip()
         if not text.isdigit() or not 0 < int(text) <= MOST_CLASSES:
             raise InputError(f"{file}: should start with the number of classes, as in 10572,112,112.")
         return int(text)

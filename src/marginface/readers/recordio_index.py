@@ -1,5 +1,6 @@
 """Which key lies where in a RecordIO file: read from its `.idx`, or found by a scan. Called by `recordio`."""
 
+import codecs
 import mmap
 import struct
 from array import array
@@ -65,7 +66,7 @@ def _line_blocks(index: Path) -> Iterator[bytes]:
     """The file in blocks of whole lines, each ending with a newline."""
     with open_file(index) as file:
         while block := file.read(BLOCK):
-            block += file.readline(LONGEST_LINE)
+            block = block.removeprefix(codecs.BOM_UTF8) + file.readline(LONGEST_LINE)
             yield block if block.endswith(b"\n") else block + b"\n"
 
 

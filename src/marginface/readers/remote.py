@@ -18,15 +18,18 @@ from marginface.errors import InputError
 from marginface.files import replace_file
 from marginface.optional_imports import load_library
 from marginface.readers.archive_index import BLOCK, is_tar
+from marginface.readers.containment import Bounds
 from marginface.readers.shards import ShardsReader
 from marginface.readers.sidecar import cache_folder
 from marginface.terminal import print_line
-from marginface.untrusted import read_lines, read_start
+from marginface.untrusted import read_head, read_lines
 
 SAFE = re.compile(r"(https?:[\w.~:/?#@&+,=%-]+|[\w.~:/?#@+,=%-]+)", re.ASCII | re.IGNORECASE)
 """URLs that a file may name: the programs that fetch them may be started through a shell, which knows other letters."""
 REMOTE = re.compile(r"pipe:|[a-z][a-z0-9+]+://", re.IGNORECASE)
 URL = re.compile(r"(?!pipe:)[a-z][a-z0-9+]+://", re.IGNORECASE)
+RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+MOST_SHARDS = 1_000_000
 AT_ONCE = 4  # downloads
 
 
@@ -37,7 +40,7 @@ def is_remote(spec: str) -> bool:
 
 def is_url_list(path: Path) -> bool:
     """Whether the first line of a text file is a URL."""
-    return is_remote(read_start(path, 16).decode("ascii", "replace"))
+    return is_remote(read_head(path, 64).lstrip())
 
 
 def is_command(spec: str) -> bool:
@@ -49,6 +52,29 @@ def open_remote(spec: str) -> ShardsReader:
     """Shards at URLs such as https://host/train-{000000..000099}.tar, several separated by `::`."""
     expand = load_library("webdataset.shardlists", f"{spec}: reading this format").expand_urls
     return ShardsReader(Path(spec), brought(expand(spec), spec))
+
+
+def is_pattern(spec: str) -> bool:
+    """Whether it names several shards of this machine, such as train-{000000..000002}.tar."""
+    return RANGE.search(spec) is not None
+
+
+def open_pattern(spec: str, allow_outside: bool = False) -> ShardsReader:
+    """Shards of this machine by numbers in braces. Raises InputError naming the first that is missing."""
+    match = RANGE.search(spec)
+    assert match is not None
+    first, last = match[1], match[2]
+    if not 0 <= int(last) - int(first) < MOST_SHARDS:
+        raise InputError(f"{spec}: {match[0]} should count upwards, and to no more than {MOST_SHARDS:,} shards.")
+    names = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
+    files = [Path(f"{spec[: match.start()]}{name}{spec[match.end() :]}") for name in names]
+    Bounds(*files[:1], allow_outside=allow_outside).check_all(files)
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file, which {spec} names; correct the numbers in braces.")
+        if not is_tar(file):
+            raise InputError(f"{file}: is no tar file that is not compressed, as shards are.")
+    return ShardsReader(Path(spec), files)
 
 
 def open_url_list(path: Path, allow_outside: bool = False) -> ShardsReader:

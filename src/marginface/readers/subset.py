@@ -1,5 +1,6 @@
 """Part of a set: index files as AdaFace has them, opened by `open_reader` and understood by `convert`."""
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import Reader, Record
 from marginface.readers.names import PackedNames
-from marginface.untrusted import free_memory, read_bytes, read_start
+from marginface.untrusted import free_memory, read_bytes, read_head
 
 FEWEST = 5  # images of an identity that AdaFace keeps
 TOGETHER = 256
@@ -73,7 +74,7 @@ def close_gaps(reader: Reader, spec: str) -> Reader:
 
 def is_index(path: Path) -> bool:
     """Whether the file holds whole numbers with commas between them, and nothing else in its first 4 KB."""
-    return re.fullmatch(rb"\s*\d+\s*,[\d,\s]*", read_start(path, 4096)) is not None
+    return re.fullmatch(r"\s*\d+\s*,[\d,\s]*", read_head(path, 4096), re.ASCII) is not None
 
 
 def index_rows(path: Path, reader: Reader) -> np.ndarray:
@@ -82,7 +83,7 @@ def index_rows(path: Path, reader: Reader) -> np.ndarray:
     It counts images in the order of an image folder, whatever the format: "0", "1", "10", ... and images likewise.
     Raises InputError if it counts too far.
     """
-    text = read_bytes(path, free_memory() // MEMORY).replace(b",", b" ")
+    text = read_bytes(path, free_memory() // MEMORY).removeprefix(codecs.BOM_UTF8).replace(b",", b" ")
     digits = np.frombuffer(text, np.uint8) > ord(" ")
     ends = np.flatnonzero(np.diff(digits, prepend=False, append=False))
     if not len(ends) or (ends[1::2] - ends[::2]).max() > 15 or text.translate(None, b"0123456789 \t\r\n\v\f"):

@@ -34,6 +34,7 @@ class TableReader:
         self.path = Path(path)
         self._table = Table(self.path, allow_outside)
         self._image = find_column(self._table, IMAGES, "images")
+        check_embedded(self._table, self._image)
         label = find_column(self._table, LABELS, "labels")
         self.class_names: Sequence[str] = _declared_names(self._table.schema, label)
         self.labels = self._labels(label)
@@ -78,6 +79,17 @@ def find_column(table: Table, names: Sequence[str], what: str) -> str:
     raise InputError(
         f"{table.path}: has no column of {what}; its columns are {', '.join(table.names)}; call one of them {names[0]}."
     )
+
+
+def check_embedded(table: Table, column: str) -> None:
+    """Raises InputError for a column that names the files of images instead of holding them."""
+    value = table.rows([0], (column,))[0][column] if len(table) else None
+    named = value if isinstance(value, str) else value.get("path") if isinstance(value, dict) else None
+    if named and not (isinstance(value, dict) and value.get("bytes")):
+        raise InputError(
+            f"{table.path}: its column {column} holds paths such as {named!r:.100} instead of images; save the data set"
+            f" with the images embedded."
+        )
 
 
 def encoded_image(value: Any, where: str) -> tuple[bytes, str | None]:

@@ -39,9 +39,11 @@ def read_memfile(path: Path, bounds: Bounds) -> VerificationSet:
     assert data is not None
     folder = data.parent.parent if data.parent.name == "memfile" else data.parent
     listed = folder.with_name(f"{folder.name}_list.npy")
-    bounds.check_all({data, data.with_name(data.name + ".conf")} - {path})
+    if not _conf(data).is_file():
+        raise InputError(f"{_conf(data)}: missing; it says how many images of which size mem_file.dat holds.")
+    bounds.check_all({data, _conf(data)} - {path})
     Bounds(listed, allow_outside=bounds.allow_outside).check(listed)
-    shape = _configured_shape(data.with_name(data.name + ".conf"))
+    shape = _configured_shape(_conf(data))
     if data.stat().st_size != 4 * math.prod(shape):
         raise InputError(
             f"{data}: has {data.stat().st_size:,} bytes, not the {4 * math.prod(shape):,} of a float32 array of"
@@ -64,7 +66,7 @@ def read_arrays(path: Path, bounds: Bounds) -> VerificationSet:
     if len(files) != 1:
         raise InputError(f"{path}: should hold one .npy file beside issame.txt, not {len(files)}.")
     bounds.check_all((files[0], path / "issame.txt"))
-    words = read_text(path / "issame.txt", free_memory() // MEMORY, "ascii", "replace").split()
+    words = read_text(path / "issame.txt", free_memory() // MEMORY, errors="replace").split()
     for line, word in enumerate(words):
         if word.lower() not in ("0", "1", "true", "false"):
             raise InputError(f"{path / 'issame.txt'}: line {line + 1} is neither 0 nor 1.")
@@ -74,9 +76,13 @@ def read_arrays(path: Path, bounds: Bounds) -> VerificationSet:
 
 def _memfile(path: Path) -> Path | None:
     for file in (path, path / "mem_file.dat", path / "memfile" / "mem_file.dat"):
-        if file.is_file() and file.with_name(file.name + ".conf").is_file():
+        if file.is_file() and (file.name == "mem_file.dat" or _conf(file).is_file()):
             return file
     return None
+
+
+def _conf(data: Path) -> Path:
+    return data.with_name(f"{data.name}.conf")
 
 
 def _configured_shape(conf: Path) -> tuple[int, ...]:

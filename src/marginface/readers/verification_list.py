@@ -21,7 +21,7 @@ from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.readers.listed_images import ListedImages
 from marginface.readers.names import PackedNames
-from marginface.untrusted import free_memory, read_lines, read_start
+from marginface.untrusted import free_memory, read_head, read_lines
 
 IMAGE = re.compile(f"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 SEPARATOR = re.compile(r"[\s,]+")
@@ -34,10 +34,7 @@ def is_pair_list(path: Path) -> bool:
     """Whether one of the first lines of the text reads as a pair, or the file is MagFace's pair.list."""
     if not path.is_file():
         return False
-    start = read_start(path, 1 << 14)
-    if b"\0" in start:
-        return False
-    lines = start.decode("utf-8", "replace").splitlines()[:3]
+    lines = read_head(path, 1 << 14).splitlines()[:3]
     return _is_magface(path) or _is_csv(lines) or any(_pair(line) is not None for line in lines)
 
 

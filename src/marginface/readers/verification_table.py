@@ -7,7 +7,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import LazyRecords, Record, VerificationSet
 from marginface.readers.containment import Bounds
-from marginface.readers.table import IMAGES, encoded_image, find_column
+from marginface.readers.table import IMAGES, check_embedded, encoded_image, find_column
 from marginface.readers.table_parts import Table, is_table
 
 
@@ -20,6 +20,7 @@ def read_table(path: Path, bounds: Bounds) -> VerificationSet:
     """Columns image, index (the order; images 2k and 2k + 1 are a pair) and is_same, given for both images."""
     table = Table(path, bounds.allow_outside)
     image = find_column(table, IMAGES, "images")
+    check_embedded(table, image)
     same = table.column("is_same")
     numbers = table.column("index") if "index" in table.names else np.arange(len(same))
     known = same.dtype.kind in "bui" and numbers.dtype.kind in "ui" and not set(same.tolist()) - {0, 1}
