@@ -43,12 +43,13 @@ class Benchmark(Protocol):
 
 def split_path(rest: str, known: Sequence[str] = ()) -> list[str]:
     """`PATH,key=value,...` at its commas, apart from those in a path that exists and in values of `known` keys."""
+    option = re.compile(rf",(?=(?:{'|'.join(known) or chr(0)})=)")
     commas = [place for place, letter in enumerate(rest) if letter == ","]
     for end in (len(rest), *reversed(commas)):
         if rest[:end] and is_possible(rest[:end]) and Path(rest[:end]).exists():
-            words = re.split(rf",(?=(?:{'|'.join(known) or chr(0)})=)", rest[end:])
-            return [rest[:end], *words[1:], *words[0].split(",")[1:]]
-    return rest.split(",")
+            first, *words = option.split(rest[end:])
+            return [rest[:end], *words, *first.split(",")[1:]]
+    return option.split(rest)
 
 
 def split_words(rest: str, known: Sequence[str]) -> tuple[Path, dict[str, str]]:
