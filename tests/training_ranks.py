@@ -138,7 +138,7 @@ def broken(people: Path, damaged: Path, trainer: Trainer) -> None:
     trainer = Trainer(configure(damaged, **{"data.cache": False}), trainer.fabric, trainer.console)
     batches, unreadable = trainer.loader.start(0), 0
     for _ in range(trainer.steps_per_epoch):
-        batch = trainer._next(batches, Run(Path()))
+        batch = trainer._next(batches)
         trainer.train_step(batch, Run(Path()))
         unreadable += trainer.news.unreadable
     batches.close()

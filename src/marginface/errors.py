@@ -4,7 +4,8 @@
 class InputError(ValueError):
     """What the user gave cannot be used. The message is one sentence naming the file, the record and the fix."""
 
-    elsewhere = False  # of several processes another one says it
+    elsewhere: bool | None = None
+    """None while this process alone raises it; else all processes do, and another one prints it (True) or this one."""
 
 
 class Stopped(Exception):

@@ -1,5 +1,6 @@
 """Work done beside the training step: in order, in memory that is used again, honest about what goes wrong."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from marginface.errors import InputError
 from marginface.loading import workers
-from marginface.loading.workers import Workers
+from marginface.loading.workers import WorkerLost, Workers
 
 
 @pytest.fixture(params=[True, False], ids=["processes", "threads"])
@@ -70,17 +71,73 @@ def test_errors_reach_the_caller(forked: bool) -> None:
             two.result()
 
 
-def dying(out: np.ndarray, task: int) -> tuple[int, None]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return 0, None
+def dying(out: np.ndarray, task: int) -> tuple[int, int]:
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    out[:] = task
+    return 1, task
 
 
 @pytest.mark.skipif(not workers.FORK, reason="operating system: no fork")
-def test_a_process_that_is_killed_is_noticed() -> None:
+def test_a_task_that_kills_every_process_is_named() -> None:
     with closing(Workers(2, dying, (1, 1, 1, 3))) as two:
-        two.fill(tasks())
-        with pytest.raises(RuntimeError, match="ended with code -9"):
+        work = tasks()
+        for task in range(3):
+            two.fill(work)
+            assert two.result()[1] == task
+        two.fill(work)
+        with pytest.raises(WorkerLost, match="was ended by SIGKILL, and so did its successors") as lost:
             two.result()
+        assert lost.value.task == (3,)
+
+
+def slow(out: np.ndarray, task: int) -> tuple[int, int]:
+    time.sleep(0.02)
+    out[:] = task
+    return 1, os.getpid()
+
+
+@pytest.mark.skipif(not workers.FORK, reason="operating system: no fork")
+@pytest.mark.parametrize("pause", [0.0, 0.01, 0.05])
+def test_a_process_that_is_killed_is_replaced(pause: float, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whether it is idle, at work or about to answer."""
+    with closing(Workers(2, slow, (1, 1, 1, 3))) as two:
+        work, pid = tasks(), 0
+        for task in range(12):
+            two.fill(work)
+            if task in (2, 3, 7):
+                time.sleep(pause)
+                os.kill(pid, signal.SIGKILL)
+            images, pid = two.result()
+            assert (images == task).all()
+    assert capfd.readouterr().err.count("was ended by SIGKILL; another one takes its place") == 3
+
+
+@pytest.mark.skipif(not workers.FORK, reason="operating system: no fork")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_to_the_group_are_for_the_parent(number: signal.Signals) -> None:
+    with closing(Workers(2, slow, (1, 1, 1, 3))) as two:
+        work, pids = tasks(), []
+        for _ in range(6):
+            two.fill(work)
+            pids.append(two.result()[1])
+            os.kill(pids[-1], number)
+        assert pids == [*pids[:2]] * 3
+
+
+def abandon() -> None:
+    two = Workers(2, slow, (1, 1, 1, 3))
+    two.fill(tasks())
+    two.result()
+
+
+@pytest.mark.skipif(not workers.FORK, reason="operating system: no fork")
+def test_a_parent_that_ends_without_closing_does_not_wait() -> None:
+    parent = multiprocessing.get_context("fork").Process(target=abandon)
+    parent.start()
+    parent.join(20)
+    parent.kill()
+    assert parent.exitcode == 0
 
 
 PARENT = """

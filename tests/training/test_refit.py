@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.errors import InputError
-from marginface.training.refit import discriminants, refit_embedding
+from marginface.training.refit import check_refit, discriminants, refit_embedding
 
 
 def people(count: int, images: int, seed: int, dimensions: int = 12) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ def test_the_network_then_computes_the_discriminants(affine: bool, bias: bool) -
         yield from zip(images.split(100), labels.split(100), strict=True)
 
     net = Net(affine, bias)
-    refit_embedding(net, batches, len(x), shrinkage=0.1)
+    refit_embedding(net, batches, shrinkage=0.1)
     features = (x + x.flip(1)) / 2
     matrix = discriminants(features - features.mean(0), labels, 0.1, 5)
     torch.testing.assert_close(net.eval()(images), (x - features.mean(0)) @ matrix, atol=1e-4, rtol=1e-4)
@@ -82,8 +82,10 @@ def test_weights_are_those_of_the_known_covariances() -> None:
 
 def test_what_cannot_be_refitted_is_refused() -> None:
     with pytest.raises(InputError, match="ends in a linear layer and a batch norm"):
-        refit_embedding(nn.Sequential(nn.Linear(3, 2)), lambda: iter([]), 10, 0.1)
+        check_refit(nn.Sequential(nn.Linear(3, 2)), np.zeros(10, np.int64))
     with pytest.raises(InputError, match="in memory"):
-        refit_embedding(Net(False, False), lambda: iter([]), 10**9, 0.1)
+        check_refit(Net(False, False), np.broadcast_to(np.int64(0), 10**9))
+    with pytest.raises(InputError, match="two images or more"):
+        check_refit(Net(False, False), np.array([-1, -1, 0, 3, 5]))
     with pytest.raises(InputError, match="two images or more"):
         discriminants(torch.randn(5, 4), torch.arange(5), 0.1, 2)

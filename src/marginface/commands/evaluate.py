@@ -25,7 +25,7 @@ from marginface.processes import by_first, each, of_torchrun, rank_and_size
 from marginface.protocols.degrade import open_degrade
 from marginface.protocols.ijb import identification_table, tpr_table
 from marginface.protocols.ijb_meta import GALLERIES
-from marginface.report import figures_sheet, folds_sheet, group_sheet, print_sheet, print_table, search_sheet
+from marginface.report import figures_sheet, folds_sheet, group_sheet, print_searches, print_sheet, print_table
 from marginface.terminal import open_console, print_line
 
 
@@ -159,10 +159,11 @@ def _print(judged: Judgement) -> None:
     if pairs:
         print_table(pairs, console)
     sheets = [sheet for sheet in (folds_sheet(pairs), figures_sheet(pairs)) if sheet]
-    names = dict.fromkeys(one.benchmark for one in searches)
-    sheets += [search_sheet([one for one in searches if one.benchmark == name]) for name in names]
-    for sheet in [*sheets, *map(group_sheet, judged.groups)]:
+    for sheet in sheets:
         print_sheet(sheet, console)
+    print_searches(searches, console)
+    for table in judged.groups:
+        print_sheet(group_sheet(table), console)
     for name in GALLERIES:  # Markdown in the layout of the published tables
         templates = [one for one in pairs if one.benchmark == f"{name} 1:1"]
         searched = [one for one in searches if one.benchmark == f"{name} 1:N"]

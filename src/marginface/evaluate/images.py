@@ -77,11 +77,11 @@ class Images:
                 waiting += [pool.submit(self.take, part, side) for part in parts[number + 1 : number + 2]]
                 yield chunk
 
-    def take(self, positions: Sequence[int], size: int) -> np.ndarray:
+    def take(self, positions: Sequence[int], size: int, threads: int = 2) -> np.ndarray:
         """The images at these positions, as in `chunks`."""
         records = self.read(positions)
         if self.align is None:
-            images, failures = decode_batch(records, size, self.resize, threads=2)
+            images, failures = decode_batch(records, size, self.resize, threads=threads)
         else:
             images, failures = _aligned(records, self.align, size)
         if failures:
@@ -93,6 +93,15 @@ class Images:
             for image in images:
                 image[:] = self.degrade(image)
         return images
+
+    def probe(self, side: int, parts: Sequence[range]) -> None:
+        """Decode the images of these parts. Raises InputError as `chunks` does."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                for _ in pool.map(lambda part: len(self.take(part, side, threads=1)), parts):
+                    pass
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def picture(self, position: int) -> np.ndarray:
         """One image for people to look at: RGB uint8 (H, W, 3), aligned where the network sees it aligned."""

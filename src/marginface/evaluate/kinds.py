@@ -50,7 +50,12 @@ def open_benchmark(spec: str, resize: bool = False, allow_outside: bool = False)
 def open_benchmarks(specs: Sequence[str], resize: bool = False, allow_outside: bool = False) -> list[Benchmark]:
     """Several at once. Raises InputError when two have one name, as their rows would be told apart by nothing."""
     found = [open_benchmark(spec, resize, allow_outside) for spec in specs]
-    names = [benchmark.name for benchmark in found]
+    check_names(found)
+    return found
+
+
+def check_names(benchmarks: Sequence[Benchmark]) -> None:
+    """Raise InputError where two have one name."""
+    names = [benchmark.name for benchmark in benchmarks]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two benchmarks are called {min(doubles)}; rename a file or folder, or evaluate one by one")
-    return found

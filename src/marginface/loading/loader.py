@@ -13,7 +13,7 @@ from marginface.errors import InputError
 from marginface.loading.augment import AugmentConfig, augment
 from marginface.loading.decode import decode_batch
 from marginface.loading.sampler import create_batches
-from marginface.loading.workers import Workers, shared_array
+from marginface.loading.workers import WorkerLost, Workers, shared_array
 from marginface.ranges import check_numbers
 from marginface.readers.base import Reader
 
@@ -26,7 +26,8 @@ class DataConfig:
 
     Args:
         train: training set: a path, recognised by its content, or synthetic:identities=500,images=20
-        val: benchmarks the model is evaluated on: pairs:FOLDER, synthetic:..., see `marginface evaluate`
+        val: benchmarks the model is evaluated on: pairs:FOLDER, closedset:FOLDER, synthetic:..., see `marginface
+            evaluate`; all their images are decoded before the first step
         batch_size: images per step over all processes
         size: side in pixels of the square images the network sees
         resize: scale images of another size instead of refusing them
@@ -105,15 +106,28 @@ class Loader:
         self._cache = _Cache(len(reader), config.size) if config.cache else None
 
     def start(self, step: int) -> Generator[Batch, None, None]:
-        """Batches of `step`, step + 1, ... without end. Raises InputError once too many images are unreadable."""
+        """Batches of `step`, step + 1, ... without end.
+
+        Raises InputError once too many images are unreadable, and where a process that loads them dies repeatedly.
+        """
         batches = map(self.batches.indices, itertools.count(step))
         tasks = ((epoch, indices[self._mine]) for epoch, indices in batches)
         with closing(Workers(self.config.workers, self._load, self._shape)) as workers:
             while True:
                 workers.fill(tasks)
-                images, (indices, unreadable) = workers.result()
+                images, (indices, unreadable) = self._result(workers)
                 self._count(unreadable)
                 yield Batch(images, self.reader.labels[indices], indices, unreadable)
+
+    def _result(self, workers: Workers) -> tuple[np.ndarray, _Found]:
+        try:
+            return workers.result()
+        except WorkerLost as lost:
+            _, indices = lost.task
+            raise InputError(
+                f"{self.config.train}: {lost}, at the batch that begins with {self.key(int(indices[0]))}; lower "
+                f"--data.workers if the memory is full, else look at the images of this batch"
+            ) from lost
 
     def load(self, epoch: int, indices: np.ndarray) -> Batch:
         """The images at `indices` as the network sees them in `epoch`."""

@@ -59,7 +59,8 @@ class ClosedSet:
         probes, people = vectors[~self.enrolled], self.labels[~self.enrolled]
         found = search(probes, gallery, people, np.arange(len(self.names)))
         named = np.concatenate([np.argmax(part @ gallery.T, axis=1) for part in np.array_split(probes, 64)])
-        intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in RANKS}
+        ranks = RANKS if replicates else ()
+        intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in ranks}
         return IdentificationResult(
             model=model,
             benchmark=self.name,
@@ -69,7 +70,7 @@ class ClosedSet:
             cmc=np.array(list(rank_rates(found.ahead, range(1, min(50, len(gallery)) + 1)).values())),
             ranks=rank_rates(found.ahead, RANKS),
             rates={},
-            intervals=intervals if replicates else {},
+            intervals=intervals,
             figures={
                 "macro F1": macro_f1(people, named),
                 **_pair_figures("", exact),

@@ -51,7 +51,8 @@ class Tinyface:
         probes, people = vectors[: self.probes][mated], probe_labels[mated]
         found = search(probes, vectors[self.probes :], people, gallery_labels)
         without = int(np.sum(~mated))
-        intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in RANKS}
+        ranks = RANKS if replicates else ()
+        intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in ranks}
         return IdentificationResult(
             model=model,
             benchmark="TinyFace",
@@ -61,7 +62,7 @@ class Tinyface:
             cmc=np.array(list(rank_rates(found.ahead, range(1, DEEPEST_RANK + 1)).values())),
             ranks=rank_rates(found.ahead, RANKS),
             rates={},
-            intervals=intervals if replicates else {},
+            intervals=intervals,
             figures={},
             notes=[f"{without} probe(s) without a mate are left out"] if without else [],
         )

@@ -8,6 +8,7 @@ from marginface.report.sheets import (
     figures_sheet,
     folds_sheet,
     group_sheet,
+    print_searches,
     print_sheet,
     search_sheet,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "group_sheet",
     "latex_table",
     "markdown_table",
+    "print_searches",
     "print_sheet",
     "print_table",
     "search_sheet",

@@ -98,6 +98,12 @@ def search_sheet(results: Sequence[IdentificationResult]) -> Sheet:
     )
 
 
+def print_searches(results: Sequence[IdentificationResult], console: Console) -> None:
+    """Print one sheet per benchmark."""
+    for name in dict.fromkeys(one.benchmark for one in results):
+        print_sheet(search_sheet([one for one in results if one.benchmark == name]), console)
+
+
 def folds_sheet(results: Sequence[VerificationResult]) -> Sheet | None:
     """Ten-fold figures as the trainers of others print them; None where no result has folds."""
     folded = [one for one in results if one.fold_accuracy is not None]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from marginface.backbones import Backbone, backbone_options
 from marginface.errors import InputError
 from marginface.loading.loader import Batch, Loader
 from marginface.margins import Margin, create_margin, margin_parameters
@@ -34,6 +35,29 @@ def create_head(config: Config, reader: Reader, world_size: int) -> MarginSoftma
         options["unlabelled"] = "none"  # and so nothing waits for the device to count them
     margin = _margin(config, reader.num_classes)
     return MarginSoftmax(config.model.num_features, reader.num_classes, margin, **options)
+
+
+def check_image_size(backbone: Backbone, config: Config) -> None:
+    """Raise InputError where the network does not take images of `data.size`. Tried, unless they are its own size."""
+    size, own = config.data.size, backbone.image_size
+    if own == (size, size):
+        return
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            backbone(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:  # the last are timm's
+        name = config.model.backbone
+        another = "another --model.backbone (marginface backbones --no_speed lists their sizes)"
+        timm = name.startswith("timm:")
+        if timm or "image_size" in backbone_options(name):
+            another = f"--model.options.image_size {size}" if timm else f"--model.options.image_size [{size},{size}]"
+        remedy = f"--data.size {own[0]}, or {another}" if own[0] == own[1] else another
+        raise InputError(
+            f"{name} takes images of {own[0]}x{own[1]} pixels, but data.size is {size}: give {remedy}"
+        ) from error
+    finally:
+        backbone.train()
 
 
 def _margin(config: Config, num_classes: int) -> Margin | BinaryMargin:

@@ -1,9 +1,9 @@
 """The training loop: one batch through backbone, margin softmax and optimiser, again and again. For the CLI."""
 
 import math
-import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from typing import cast
 
@@ -18,19 +18,23 @@ from marginface.backbones.preprocess import normalise
 from marginface.backbones.recomputing import recompute_blocks
 from marginface.embedder import Embedder, Preprocessing
 from marginface.errors import InputError, Stopped
-from marginface.evaluate import measure, open_benchmark
+from marginface.evaluate import Benchmark, open_benchmark
+from marginface.evaluate.embeddings import embed_images
+from marginface.evaluate.kinds import check_names
+from marginface.evaluate.measure import figure_during_training, main_figure
 from marginface.loading.loader import Batch
 from marginface.margins import Margin
-from marginface.processes import alike, by_first, together
+from marginface.processes import alike, by_first, each, together
 from marginface.terminal import print_line
-from marginface.training.build import create_head, create_loader, filled, with_shared_norms
+from marginface.training.build import check_image_size, create_head, create_loader, filled, with_shared_norms
 from marginface.training.checkpoint import Learner, Progress
 from marginface.training.config import Config
 from marginface.training.finetune import ClassMeans, Frozen, start_head, take_published_head
 from marginface.training.measures import head_numbers, to_host
-from marginface.training.monitor import Monitor
+from marginface.training.monitor import Figure, Monitor
 from marginface.training.optim import WeightAverage, create_optimizer, gradient_norm, learning_rate, step_if_finite
 from marginface.training.pulse import News, Pulse
+from marginface.training.refit import check_refit
 from marginface.training.run import Run
 from marginface.training.saving import Saver
 from marginface.training.sharding import Whole, split
@@ -42,10 +46,22 @@ from marginface.weights.state import SavedState
 class Trainer:
     """All that a run holds in memory. Everything random is a function of (seed, step), so that state is small."""
 
-    def __init__(self, config: Config, fabric: Fabric, console: Console, start: Embedder | None = None) -> None:
-        """start: what fine-tuning begins with; None for random weights."""
-        self.config, self.fabric, self.console = config, fabric, console
+    def __init__(
+        self,
+        config: Config,
+        fabric: Fabric,
+        console: Console,
+        start: Embedder | None = None,
+        resumed: bool = False,
+    ) -> None:
+        """start: what fine-tuning begins with; None for random weights. resumed: skip benchmarks that fail."""
+        self.config, self.fabric, self.console, self.resumed = config, fabric, console, resumed
         together(lambda: self._create(start))  # what cannot be had is said once, and no process waits for another
+        self.failures: list[str] = []
+        self.benchmarks: list[Benchmark] = []
+        self.figures: dict[str, Figure] = {}
+        for spec in config.data.val:
+            self._open_benchmark(spec)
         backbone = self.embedder.backbone
         self.average = WeightAverage(backbone, config.optim.ema) if config.optim.ema else None
         self.whole: Whole | None = None
@@ -67,6 +83,8 @@ class Trainer:
         self.gradient_norm = torch.zeros((), device=fabric.device)
         self.batch = self.last_batch = Batch(*(np.empty(0, np.int64),) * 3, {})
         self.news = News(0.0, 0.0, 0, 0, 0, 0)
+        self.no_batch: Exception | None = None
+        self.sound = True  # whether weights and step number belong together, and are finite
 
     def _create(self, start: Embedder | None) -> None:
         config, device = self.config, self.fabric.device
@@ -75,11 +93,11 @@ class Trainer:
         reader = self.loader.reader
         self.steps_per_epoch = self.loader.batches.per_epoch
         self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
-        self.benchmarks = [
-            open_benchmark(spec, config.data.resize, config.data.allow_outside) for spec in config.data.val
-        ]
         torch.manual_seed(config.seed)
         self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
+        check_image_size(cast(Backbone, self.embedder.backbone), config)
+        if config.train.refit:
+            check_refit(self.embedder.backbone, reader.labels)
         self.head = create_head(config, reader, self.fabric.world_size).to(device)
         # a refitted embedding layer has lengths of another kind than the margin gave them
         tell = isinstance(self.head.margin, Margin) and self.head.margin.norms_tell_quality and not config.train.refit
@@ -92,6 +110,35 @@ class Trainer:
         if config.train.activation_checkpointing:
             recompute_blocks(cast(Backbone, backbone))
         self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
+
+    def _open_benchmark(self, spec: str) -> None:
+        """One of data.val, every image of which can be read; else the run does not start, or goes on without it."""
+        data = self.config.data
+        with self.survived(f"data.val {spec}", always=False):
+            benchmark = each(lambda: open_benchmark(spec, data.resize, data.allow_outside))
+            check_names([*self.benchmarks, benchmark])
+            name = figure_during_training(benchmark, self.embedder.preprocessing.size)
+            self.figures[benchmark.name] = Figure(benchmark.name, name)
+            self.benchmarks.append(benchmark)
+
+    @contextmanager
+    def survived(self, what: str, *, always: bool, alone: bool = False) -> Iterator[None]:
+        """Within, an error that all processes share is printed, kept in `failures`, and the run goes on without `what`.
+
+        Without `always` only a run that is resumed does. alone: the other processes do not take part.
+        """
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, Stopped) or not (alone or self._is_common(error)) or not (always or self.resumed):
+                raise
+            kind = "" if isinstance(error, InputError | OSError) else f"{type(error).__name__}: "
+            self.failures.append(f"{what} is left out: {kind}{error}")
+            print_line(self.failures[-1], self.console)
+
+    def _is_common(self, error: Exception) -> bool:
+        """Whether all processes raise it."""
+        return self.fabric.world_size == 1 or (isinstance(error, InputError) and error.elsewhere is not None)
 
     @property
     def model(self) -> Embedder:
@@ -133,25 +180,35 @@ class Trainer:
         return 0 < self.config.train.patience <= self.since_best
 
     def fit(self, run: Run) -> None:
-        """Runs the remaining steps. Raises Stopped on a signal, after a checkpoint; InputError on bad data."""
-        train, names = self.config.train, [benchmark.name for benchmark in self.benchmarks]
+        """Runs the remaining steps. Raises Stopped on a signal and InputError on bad data, after a checkpoint.
+
+        Whatever else ends the run does so after a checkpoint too, where all processes are between two steps.
+        """
         monitor = Monitor(
             run,
             self.config,
             self.head,
             total=self.total_steps,
             start=self.step,
-            benchmarks=names,
+            figures=list(self.figures.values()),
             console=self.console,
             active=self.fabric.is_global_zero,
         )
-        batches = self.loader.start(self.step)
         with monitor, stop_flag() as self.stop, self.saver:
-            if self.config.init_from and self.step == 0:
-                monitor.evaluated(0, self.evaluate(run))
+            try:
+                self._steps(run, monitor)
+            except Exception as error:
+                self._rescue(run, error)
+                raise
+
+    def _steps(self, run: Run, monitor: Monitor) -> None:
+        train = self.config.train
+        if self.config.init_from and self.step == 0:
+            monitor.evaluated(0, self.evaluate(run))
+        with closing(self.loader.start(self.step)) as batches:
             while self.step < self.total_steps and not self.exhausted:
                 asked = time.perf_counter()
-                batch = self._next(batches, run)
+                batch = self._next(batches)
                 monitor.waited(time.perf_counter() - asked)
                 loss = self.train_step(batch, run)
                 monitor.advance(self.step, len(batch.labels) * self.fabric.world_size)
@@ -162,31 +219,55 @@ class Trainer:
                 if train.checkpoint_every and self.step % train.checkpoint_every == 0 and self.step < self.total_steps:
                     self.checkpoint(run, wait=False)
                 self._heed(run)
-            batches.close()
-            self._stop_if(run, max(together(lambda: self.stop.number)))
-            if self.exhausted:
-                print_line(f"step {self.step}: {train.patience} evaluations without a better one; done", self.console)
-            else:
+        self._stop_if(run, max(together(lambda: self.stop.number)))
+        if self.exhausted:
+            print_line(f"step {self.step}: {train.patience} evaluations without a better one; done", self.console)
+        else:
+            self.checkpoint(run)  # whatever comes of the evaluation
+            with self.survived("the last evaluation", always=True):
                 monitor.evaluated(self.step, self.evaluate(run))
-            self.checkpoint(run)
-            self._stop_if(run, max(together(lambda: self.stop.number)))
+                if self.benchmarks:
+                    self.saved = -1  # the best one so far is part of the state
+        self.checkpoint(run)
+        self._stop_if(run, max(together(lambda: self.stop.number)))
 
-    def _next(self, batches: Iterator[Batch], run: Run) -> Batch:
+    def _rescue(self, run: Run, error: Exception) -> None:
+        """Saves the state where `error` ends the run between two steps, on all processes."""
+        if not self._is_common(error) or not self.sound or isinstance(error, Stopped):
+            return
+        try:
+            self.checkpoint(run)
+        except Exception as second:  # the first one is the reason
+            if str(second) != str(error):
+                print_line(f"the state of step {self.step} could not be saved: {second}", Console(stderr=True))
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
         """The batch of this step, as large on every process: the head's sums need equally many rows of each."""
         try:
             batch = next(batches)
-        except InputError:
-            if self.fabric.world_size == 1:  # the others are in the next step already and cannot save with this one
-                self.checkpoint(run)
-            raise
-        for reason in batch.unreadable.values():
-            print_line(f"marginface: step {self.step + 1}: left out: {reason}", Console(stderr=True))
-        if batch.unreadable and self.fabric.world_size > 1:
-            return filled(batch, self.loader, self.step // self.steps_per_epoch)
-        return batch
+            for reason in batch.unreadable.values():
+                print_line(f"marginface: step {self.step + 1}: left out: {reason}", Console(stderr=True))
+            if batch.unreadable and self.fabric.world_size > 1:
+                return filled(batch, self.loader, self.step // self.steps_per_epoch)
+            return batch
+        except Exception as error:
+            if self.fabric.world_size == 1:
+                raise
+            # the others are in the next step already: they learn of it there, and save with this one
+            sentence = f"the images of step {self.step + 1} could not be loaded: {error!r}"
+            self.no_batch = error if isinstance(error, InputError | OSError) else InputError(sentence)
+            return self.batch if len(self.batch.labels) else self._blank()
+
+    def _blank(self) -> Batch:
+        share, side = self.config.data.batch_size // self.fabric.world_size, self.config.data.size
+        nothing = np.zeros(share, np.int64)
+        return Batch(np.zeros((share, side, side, 3), np.uint8), nothing, nothing, {})
 
     def train_step(self, batch: Batch, run: Run) -> Tensor:
-        """One update of the weights; returns the loss. Raises InputError when it is not finite."""
+        """One update of the weights; returns the loss.
+
+        Raises InputError where that is not finite, and where a process has no batch.
+        """
         torch.manual_seed(self.config.seed * 1_000_003 + self.step + (self.fabric.global_rank << 40))
         lr, strength = self._schedule()
         self.head.margin.strength = strength
@@ -199,14 +280,22 @@ class Trainer:
         self.batch = batch
         loss = self._forward_backward(images, labels)
         self.news = self.pulse.receive()
+        if self.news.failed_loads:
+            together(self._raise_no_batch)
         if not math.isfinite(self.news.loss):
             self._not_finite(batch, run)
+        self.sound = False
         self._update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.embedder.backbone)
         self.step += 1
+        self.sound = True
         return loss
+
+    def _raise_no_batch(self) -> None:
+        if self.no_batch is not None:
+            raise self.no_batch
 
     def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of the batch, its gradients added part by part where `accumulate` asks for it."""
@@ -223,9 +312,8 @@ class Trainer:
         return torch.stack(losses).sum()
 
     def _send(self, loss: Tensor) -> None:
-        asked = self.stop.number
-        counts = (asked == signal.SIGINT, asked == signal.SIGTERM, len(self.batch.unreadable), self.saver.failed)
-        self.pulse.send(loss, self.gradient_norm, *map(int, counts))
+        unreadable, failed = len(self.batch.unreadable), self.no_batch is not None
+        self.pulse.send(loss, self.gradient_norm, unreadable, self.saver.failed, failed, self.stop.number)
 
     def _update(self) -> None:
         """Moves the weights, unless the gradient is not finite; that is known, and said, a step later."""
@@ -255,7 +343,6 @@ class Trainer:
                 f"began with {self._keys(self.last_batch)}"
             )
             if self.skipped > self.config.train.skip_steps:
-                self.checkpoint(run)
                 raise alike(
                     InputError(
                         f"{sentence}; that is more than train.skip_steps, so the run stopped with its state saved: "
@@ -264,7 +351,7 @@ class Trainer:
                 )
             print_line(sentence, self.console)
         self.last_batch = self.batch
-        self._stop_if(run, signal.SIGTERM if news.terminations else signal.SIGINT if news.interrupts else 0)
+        self._stop_if(run, news.stop)
 
     def _stop_if(self, run: Run, number: int) -> None:
         if number:
@@ -284,8 +371,8 @@ class Trainer:
         """Stops the run: weights have not moved in this step, but running statistics may hold its numbers."""
         tensors = [own(value) for part in (self.embedder.backbone, self.head) for value in part.state_dict().values()]
         saved = "the last checkpoint stands as it was"
-        if all(together(lambda: all(bool(torch.isfinite(tensor).all()) for tensor in tensors))):
-            self.checkpoint(run)
+        self.sound = all(together(lambda: all(bool(torch.isfinite(tensor).all()) for tensor in tensors)))
+        if self.sound:
             saved = f"the state before this step is in {run.state_of(self.step)}"
         sentence = (
             f"the loss is not finite at step {self.step + 1}; {saved}; the batch began with {self._keys(batch)}; look "
@@ -304,19 +391,26 @@ class Trainer:
             **to_host({"loss": loss, "gradient_norm": self.gradient_norm, **head_numbers(self.head)}),
         }
 
-    def evaluate(self, run: Run) -> dict[str, float]:
-        """Accuracy on each benchmark; the model stays in checkpoints/best when their mean is the best so far.
+    def evaluate(self, run: Run) -> dict[Figure, float]:
+        """The figure of each benchmark; the model stays in checkpoints/best when their mean is the best so far.
 
-        Every process embeds a share of the images; only the first one returns the figures.
+        Every process embeds a share of the images; only the first one returns the figures. Where a benchmark is left
+        out, the mean is another one, and tells nothing of the best.
         """
         self.learner.share_buffers()
         model = self.model
-        scores = {b.name: measure(b, model, replicates=0).accuracy.mean for b in self.benchmarks}
-        mean = sum(scores.values()) / len(scores) if scores else -math.inf
-        self.since_best += 1
-        better = mean > self.best
-        if better:
-            self.best, self.since_best = mean, 0
+        found: dict[Figure, float] = {}
+        for benchmark in self.benchmarks:
+            with self.survived(benchmark.name, always=False):
+                embeddings = embed_images(model, benchmark.images)
+                found[self.figures[benchmark.name]] = main_figure(benchmark.score(embeddings, "model", 0))[1]
+        better = False
+        if len(found) == len(self.config.data.val):
+            mean = sum(found.values()) / len(found) if found else -math.inf
+            self.since_best += 1
+            better = mean > self.best
+            if better:
+                self.best, self.since_best = mean, 0
 
         def keep() -> None:
             if better:
@@ -325,7 +419,7 @@ class Trainer:
                 model.save(run.model_of(self.step), overwrite=True)
 
         by_first(keep)
-        return scores if self.fabric.is_global_zero else {}
+        return found if self.fabric.is_global_zero else {}
 
     def checkpoint(self, run: Run, wait: bool = True) -> None:
         """Saves all that is needed to go on exactly, with any number of processes. wait: until the disk has it."""

@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,18 @@ from marginface.untrusted import read_lines
 COLUMNS = ["step", "epoch", "loss", "lr", "images_per_second", "data_wait", "memory", "gradient_norm", *HEAD]
 
 
+class Figure(NamedTuple):
+    """What is followed of a benchmark; name: one of `evaluate.measure.FIGURES`."""
+
+    benchmark: str
+    name: str
+
+    @property
+    def column(self) -> str:
+        """In metrics.csv."""
+        return f"{as_text(self.benchmark)}_{self.name.replace(' ', '_')}"
+
+
 class Monitor:
     """Shows and records one run. Of several processes only the first is `active`; the others keep silent."""
 
@@ -38,17 +50,17 @@ class Monitor:
         *,
         total: int,
         start: int,
-        benchmarks: list[str],
+        figures: Sequence[Figure],
         console: Console,
         active: bool = True,
     ) -> None:
-        """total, start: steps of the run, and those done before."""
+        """total, start: steps of the run, and those done before. figures: what an evaluation measures."""
         self.console, self.total, self.run = console, total, run
         self._active, self._device = active, head.weight.device
         self._trace: Trace | None = None
         if active:
             columns = [*COLUMNS, *(f"margin_{name}" for name in margin_state(head.margin))]
-            columns += [f"{as_text(name)}_accuracy" for name in benchmarks]
+            columns += [figure.column for figure in figures]
             self._csv = MetricsFile(run.metrics_csv, columns, start)
             self._loggers = create_loggers(config.train.logger, run.folder, asdict(config))
             if config.train.profile and start < total:
@@ -112,13 +124,14 @@ class Monitor:
             minutes = (self.total - step) / max(rates.steps, 1e-9) / 60
             print_line(f"step {step}/{self.total}  {text}  {minutes:.1f} min left", self.console)
 
-    def evaluated(self, step: int, accuracies: Mapping[str, float]) -> None:
-        """A row with the accuracy on each benchmark."""
-        if not accuracies:
+    def evaluated(self, step: int, values: Mapping[Figure, float]) -> None:
+        """A row with the figure of each benchmark."""
+        if not values:
             return
-        self._write(step, {f"{as_text(name)}_accuracy": accuracy for name, accuracy in accuracies.items()})
-        shown = "  ".join(f"{name} {accuracy:.4f}" for name, accuracy in accuracies.items())
-        print_line(f"step {step}/{self.total}  accuracy on unseen people: {shown}", self.console)
+        self._write(step, {figure.column: value for figure, value in values.items()})
+        for name in dict.fromkeys(figure.name for figure in values):
+            shown = "  ".join(f"{one.benchmark} {value:.4f}" for one, value in values.items() if one.name == name)
+            print_line(f"step {step}/{self.total}  {name} on unseen people: {shown}", self.console)
         self._clock.restart()
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:

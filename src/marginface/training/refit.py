@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,10 +10,11 @@ from marginface.errors import InputError
 
 COMPONENTS = 400  # principal components of the features that are kept before the within-class covariance is inverted
 MEMORY = 4e9  # bytes of features
+NO_PAIR = "train.refit needs people with two images or more, and there is none; leave it out"
 
 
 def refit_embedding(
-    backbone: nn.Module, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]], count: int, shrinkage: float
+    backbone: nn.Module, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]], shrinkage: float
 ) -> None:
     """Replaces the last linear layer by regularised linear discriminant analysis of its inputs.
 
@@ -20,17 +22,11 @@ def refit_embedding(
     differ little. Its features are still good: directions are weighed by how people differ against how pictures
     of one person do, square root of between / total (Fisher 1936; the two covariances as in Ioffe 2006).
 
-    batches: gives float images (n, 3, H, W) and int64 labels (n,) of the whole set, `count` images. Features of an
-    image and its mirror image are averaged. shrinkage: share of the identity in the within-class covariance.
-    Raises InputError where the network does not end in a linear layer and a batch norm, where nobody has two
-    images, or where the features would not fit into memory.
+    batches: gives float images (n, 3, H, W) and int64 labels (n,) of the whole set. Features of an image and its mirror
+    image are averaged. shrinkage: share of the identity in the within-class covariance.
+    Raises InputError where nobody has two images, and as `check_refit` does.
     """
     linear, norm = _tail(backbone)
-    if count * linear.in_features * 4 > MEMORY:
-        raise InputError(
-            f"train.refit keeps {linear.in_features} numbers of {count} images in memory, more than "
-            f"{MEMORY / 1e9:.0f} GB: it is meant for small training sets, leave it out"
-        )
     features, labels = _features(backbone, linear, batches)
     centre = features.mean(0)
     matrix = discriminants(features - centre, labels, shrinkage, linear.out_features)
@@ -40,6 +36,22 @@ def refit_embedding(
         for parameter, value in ((linear.bias, 0.0), (norm.weight, 1.0), (norm.bias, 0.0)):
             if parameter is not None:
                 parameter.fill_(value)
+
+
+def check_refit(backbone: nn.Module, labels: np.ndarray) -> None:
+    """Raise InputError where `refit_embedding` would, before the training. labels: int64 (n,), of the whole set.
+
+    That is where the network does not end in a linear layer and a batch norm, where nobody has two images, or where
+    the features would not fit into memory.
+    """
+    linear, _ = _tail(backbone)
+    if len(labels) * linear.in_features * 4 > MEMORY:
+        raise InputError(
+            f"train.refit keeps {linear.in_features} numbers of {len(labels)} images in memory, more than "
+            f"{MEMORY / 1e9:.0f} GB: it is meant for small training sets, leave it out"
+        )
+    if np.bincount(labels[labels >= 0]).max(initial=0) < 2:
+        raise InputError(NO_PAIR)
 
 
 def discriminants(features: Tensor, labels: Tensor, shrinkage: float, dimensions: int) -> Tensor:
@@ -69,7 +81,7 @@ def _covariances(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     means = torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add_(0, labels, x) / counts.clamp(min=1)[:, None]
     several = counts[labels] > 1
     if not several.any():
-        raise InputError("train.refit needs people with two images or more, and there is none; leave it out")
+        raise InputError(NO_PAIR)
     inside = (x - means[labels])[several]
     return inside.T @ inside / (int(several.sum()) - int((counts > 1).sum())), x.T @ x / len(x)
 

@@ -68,7 +68,9 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
             by_first(lambda: held.enter_context(locked(existing)))
         saved = open_newest(run, lambda sentence: print_line(sentence, console)) if run else None
         config = each(lambda: _checked(config, run, saved, resume))
-        trainer = Trainer(config, fabric, console, start)  # refuses what it must before a folder is made
+        trainer = Trainer(
+            config, fabric, console, start, resumed=saved is not None
+        )  # refuses what it must before a folder is made
         if run is None:
             run = created = by_first(lambda: _new_run(config, trainer, start, numbered))
             by_first(lambda: held.enter_context(locked(created)))
@@ -81,7 +83,7 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
         print_line(f"{run.folder}  {trainer.description}", console)
         try:
             with peers_watched(config.trainer.timeout):
-                trainer.fit(run)
+                _fit(trainer, run)
                 with _ended_by_signals():
                     finish(trainer, run, command, console)
         except PeerLost as lost:
@@ -170,6 +172,14 @@ def _new_run(config: Config, trainer: Trainer, start: Embedder | None, numbered:
             Embedder(network, config.model, start.preprocessing, start.notes).save(run.start)
 
     return create_run(config.output, config.name or "run", numbered, fill)
+
+
+def _fit(trainer: Trainer, run: Run) -> None:
+    try:
+        trainer.fit(run)
+    except InputError as error:
+        error.args = (f"{error}; {_go_on(run)}",)
+        raise
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from marginface.errors import InputError
+from marginface.evaluate.measure import FIGURES
 from marginface.training.monitor import read_metrics
 from marginface.training.run import Run, open_run
 from marginface.untrusted import read_json, read_yaml
@@ -16,6 +17,7 @@ from marginface.weights.state import list_states
 if sys.platform != "win32":
     import fcntl
 
+ENDINGS = tuple(f"_{name.replace(' ', '_')}" for name in FIGURES)
 State = Literal["running", "stopped", "finished"]
 Row = dict[str, float]
 
@@ -98,8 +100,8 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _accuracy(row: Row) -> float | None:
-    """The mean over the benchmarks."""
-    values = [value for name, value in row.items() if name.endswith("_accuracy")]
+    """The mean of the benchmarks' figures."""
+    values = [value for name, value in row.items() if name.endswith(ENDINGS)]
     return math.fsum(values) / len(values) if values else None
 
 
