@@ -1,14 +1,17 @@
 """Is one model better than another? Paired tests on the same pairs. Called by `marginface compare`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from marginface.errors import InputError
 from marginface.metrics.binomial import at_most
+from marginface.metrics.f1 import best_f1_replicates, f1_sweep
 from marginface.metrics.intervals import Interval, paired_figures, percentile_interval
 from marginface.metrics.result import VerificationResult
+
+BEST_F1 = "best F1"
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Comparison:
     """Second model less first, on one benchmark.
 
     only_first, only_second: pairs that only this model judged right. p_value: McNemar's exact test, two-sided.
-    differences: figure ("accuracy", "auc", "eer", "tar 0.01" ...) -> difference and its 95 % interval, both models
+    differences: figure ("accuracy", "auc", "tar 0.01", "best F1" ...) -> difference and its 95 % interval, both models
     on the same drawn people; one that does not hold 0 is significant.
     """
 
@@ -54,6 +57,30 @@ def compare(first: VerificationResult, second: VerificationResult, replicates: i
     }
     return Comparison(
         first.benchmark, first.model, second.model, *only, p_value=mcnemar(*only), differences=differences
+    )
+
+
+def compare_best_f1(
+    benchmark: str,
+    models: Sequence[str],
+    scores: Sequence[np.ndarray],
+    same: np.ndarray,
+    people: tuple[np.ndarray, np.ndarray],
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the best F1 of two models on the same pairs; McNemar's test is at the best threshold of each.
+
+    models: two names. scores: their cosines of the pairs, float (P,) each. same, people: see `best_f1_replicates`.
+    """
+    sweeps = [f1_sweep(one, same) for one in scores]
+    judged = [(one > sweep.thresholds[sweep.best]) == same for one, sweep in zip(scores, sweeps, strict=True)]
+    only = int(np.sum(judged[0] & ~judged[1])), int(np.sum(judged[1] & ~judged[0]))
+    drawn = np.subtract(*(best_f1_replicates(one, same, people, replicates, seed) for one in reversed(scores)))
+    difference = float(sweeps[1].f1[sweeps[1].best] - sweeps[0].f1[sweeps[0].best])
+    interval = percentile_interval(drawn[np.isfinite(drawn)], len(same), errors=False)
+    return Comparison(
+        benchmark, models[0], models[1], *only, p_value=mcnemar(*only), differences={BEST_F1: (difference, interval)}
     )
 
 

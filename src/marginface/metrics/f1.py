@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from marginface.metrics.intervals import pair_weights
 from marginface.metrics.roc import check_trials
 
 SWEEP = np.arange(0, 0.30, 0.002)
@@ -39,6 +40,30 @@ def f1_sweep(scores: np.ndarray, same: np.ndarray, thresholds: np.ndarray | None
     f1 = 2 * hits / (hits + alarms + np.sum(same))
     accuracy = (hits + np.sum(~same) - alarms) / len(same)
     return F1Sweep(thresholds, accuracy, precision, recall, f1)
+
+
+def best_f1_replicates(
+    scores: np.ndarray, same: np.ndarray, people: tuple[np.ndarray, np.ndarray], replicates: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """Best F1 of each bootstrap replicate, float64 (replicates,), NaN where a replicate lacks one kind of pair.
+
+    people: the person of each side, int (P,) from 0, drawn as for the intervals of verification. The threshold is
+    found anew in each replicate; the share of same pairs is kept. One seed draws the same people for any scores, so
+    differences between models are paired.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # the last pair of each run of equal scores
+    own = same[order].astype(np.float32)
+    parts = []
+    for weights in pair_weights(people, len(scores), replicates, seed):
+        weights = weights[:, order]
+        hits = np.cumsum(weights * own, axis=1, dtype=np.float64)[:, ends]
+        alarms = np.cumsum(weights * (1 - own), axis=1, dtype=np.float64)[:, ends]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accepted = hits / hits[:, -1:] * np.sum(same)
+            falsely = alarms / alarms[:, -1:] * np.sum(~same)
+        parts.append(np.max(2 * accepted / (accepted + falsely + np.sum(same)), axis=1))
+    return np.concatenate(parts)
 
 
 def macro_f1(truth: np.ndarray, named: np.ndarray) -> float:

@@ -9,6 +9,8 @@ import numpy as np
 from marginface.metrics.identification import TpirAtFpir
 from marginface.metrics.intervals import Interval
 
+BEST_PAIR_F1 = "best pair F1"
+
 
 @dataclass(frozen=True)
 class IdentificationResult:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.metrics.f1 import SWEEP, F1Sweep, f1_sweep, macro_f1
+from marginface.metrics.compare import Comparison, compare_best_f1
+from marginface.metrics.f1 import SWEEP, F1Sweep, best_f1_replicates, f1_sweep, macro_f1
 from marginface.metrics.identification import rank_rates, search
-from marginface.metrics.intervals import mean_interval
-from marginface.metrics.search_result import IdentificationResult
+from marginface.metrics.intervals import mean_interval, percentile_interval
+from marginface.metrics.search_result import BEST_PAIR_F1, IdentificationResult
 from marginface.metrics.verification import check_embeddings, squared_distances
 from marginface.protocols.draw import draw_pairs
 from marginface.readers.containment import Bounds
@@ -39,12 +40,27 @@ class ClosedSet:
 
     def sweep(self, embeddings: np.ndarray, thresholds: np.ndarray | None = None) -> F1Sweep:
         """Accuracy, precision, recall and F1 of the pairs at `thresholds`, by default at every score."""
+        return f1_sweep(self.scores(embeddings), self.same, thresholds)
+
+    def scores(self, embeddings: np.ndarray) -> np.ndarray:
+        """Cosine of each pair, float64 (P,)."""
         check_embeddings(embeddings, len(self.images))
-        return f1_sweep(1 - squared_distances(embeddings, self.first, self.second) / 2, self.same, thresholds)
+        return 1 - squared_distances(embeddings, self.first, self.second) / 2
+
+    @property
+    def people(self) -> tuple[np.ndarray, np.ndarray]:
+        """The person of each side of the pairs, int64 (P,) each."""
+        return self.labels[self.first], self.labels[self.second]
+
+    def compare(self, models: Sequence[str], embeddings: Sequence[np.ndarray], replicates: int = 1000) -> Comparison:
+        """Compare the best pair F1 of two models, whose embeddings are float (len(images), D)."""
+        scores = [self.scores(one) for one in embeddings]
+        return compare_best_f1(self.name, models, scores, self.same, self.people, replicates)
 
     def score(self, embeddings: np.ndarray, model: str = "model", *, replicates: int = 1000) -> IdentificationResult:
         """Every figure for `embeddings`, float (len(images), D), normalised here."""
-        exact, swept = self.sweep(embeddings), self.sweep(embeddings, SWEEP)
+        scores = self.scores(embeddings)
+        exact, swept = f1_sweep(scores, self.same), f1_sweep(scores, self.same, SWEEP)
         vectors = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
         vectors = vectors.astype(np.float64)
         gallery = np.zeros((len(self.names), vectors.shape[1]))
@@ -59,8 +75,11 @@ class ClosedSet:
         probes, people = vectors[~self.enrolled], self.labels[~self.enrolled]
         found = search(probes, gallery, people, np.arange(len(self.names)))
         named = np.concatenate([np.argmax(part @ gallery.T, axis=1) for part in np.array_split(probes, 64)])
-        ranks = RANKS if replicates else ()
-        intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in ranks}
+        intervals = {}
+        if replicates:
+            intervals = {f"rank {rank}": mean_interval(found.ahead < rank, people, replicates) for rank in RANKS}
+            drawn = best_f1_replicates(scores, self.same, self.people, replicates)
+            intervals[BEST_PAIR_F1] = percentile_interval(drawn[np.isfinite(drawn)], len(self.names))
         return IdentificationResult(
             model=model,
             benchmark=self.name,
@@ -104,8 +123,8 @@ def read_closed_set(folder: str | Path, enrol: int = 1, seed: int = 0, allow_out
 def _pair_figures(suffix: str, sweep: F1Sweep) -> dict[str, float]:
     at = sweep.best
     return {
-        f"best pair F1{suffix}": float(sweep.f1[at]),
-        f"threshold of the best pair F1{suffix}": float(sweep.thresholds[at]),
+        f"{BEST_PAIR_F1}{suffix}": float(sweep.f1[at]),
+        f"threshold of the {BEST_PAIR_F1}{suffix}": float(sweep.thresholds[at]),
         f"pair precision there{suffix}": float(sweep.precision[at]),
         f"pair recall there{suffix}": float(sweep.recall[at]),
         f"pair accuracy there{suffix}": float(sweep.accuracy[at]),

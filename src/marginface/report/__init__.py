@@ -4,6 +4,7 @@ from marginface.report.page import Provenance, write_report
 from marginface.report.pictures import PictureOf
 from marginface.report.sheets import (
     Sheet,
+    best_f1_sheet,
     comparison_sheet,
     figures_sheet,
     folds_sheet,
@@ -18,6 +19,7 @@ __all__ = [
     "PictureOf",
     "Provenance",
     "Sheet",
+    "best_f1_sheet",
     "comparison_sheet",
     "figures_sheet",
     "folds_sheet",

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marginface.metrics.compare import Comparison
+from marginface.metrics.compare import BEST_F1, Comparison
 from marginface.metrics.groups import GroupTable
 from marginface.metrics.intervals import Interval
 from marginface.metrics.result import VerificationResult
-from marginface.metrics.search_result import IdentificationResult
+from marginface.metrics.search_result import BEST_PAIR_F1, IdentificationResult
 from marginface.report.table import Cell, escape_bar, escape_latex, percent
 from marginface.terminal import visible
 
@@ -78,7 +78,7 @@ def search_sheet(results: Sequence[IdentificationResult]) -> Sheet:
             rate = found.get(key)
             mark = "*" if rate and rate.reason else ""
             cells.append(_share(rate.tpir if rate else None, one.intervals.get(f"{key[0]} {key[1]:g}"), mark))
-        cells += [Cell(f"{one.figures[name]:.4f}" if name in one.figures else "–") for name in figures]
+        cells += [_figure(one, name) for name in figures]
         rows.append(cells)
     first = results[0]
     reasons = [f"* FPIR {rate.fpir:g} {rate.reason}" for one in results for own in one.rates.values() for rate in own
@@ -102,6 +102,31 @@ def print_searches(results: Sequence[IdentificationResult], console: Console) ->
     """Print one sheet per benchmark."""
     for name in dict.fromkeys(one.benchmark for one in results):
         print_sheet(search_sheet([one for one in results if one.benchmark == name]), console)
+
+
+def best_f1_sheet(results: Sequence[IdentificationResult], comparisons: Sequence[Comparison]) -> Sheet:
+    """The best pair F1 of models on one set and its degraded copies, and their differences: VN-Celeb's table."""
+    sets = list(dict.fromkeys(one.benchmark for one in results))
+    models = list(dict.fromkeys(one.model for one in results))
+    found = {(one.model, one.benchmark): one for one in results}
+    rows = []
+    for model in models:
+        figures = [found[model, name].figures for name in sets]
+        shares = [_share(one[BEST_PAIR_F1], found[model, name].intervals.get(BEST_PAIR_F1))
+                  for one, name in zip(figures, sets, strict=True)]  # fmt: skip
+        thresholds = [Cell(f"{one[f'threshold of the {BEST_PAIR_F1}']:.3f}") for one in figures]
+        rows.append([Cell(model), *(cell for both in zip(shares, thresholds, strict=True) for cell in both)])
+    by_models = {(one.second, one.benchmark): one for one in comparisons}
+    for model in models[1:]:
+        differences = [_difference(by_models[model, name], BEST_F1) for name in sets]
+        rows.append([Cell(f"{model} − {models[0]}"), *(cell for one in differences for cell in (one, Cell("")))])
+    return Sheet(
+        title=f"Best F1 of pairs on {sets[0]}",
+        caption="In %, 95 % interval of the same drawn people below, the threshold found anew; † the difference's does "
+        "not hold 0.",
+        headings=["Model", *(text for name in sets for text in (_condition(name, sets[0]), "at cosine"))],
+        rows=rows,
+    )
 
 
 def folds_sheet(results: Sequence[VerificationResult]) -> Sheet | None:
@@ -174,10 +199,7 @@ def comparison_sheet(comparisons: Sequence[Comparison]) -> Sheet:
     for one in comparisons:
         cells = [Cell(f"{one.second} − {one.first} on {one.benchmark}")]
         for name in names:
-            difference, bounds = one.differences[name]
-            mark = "" if bounds.low <= 0 <= bounds.high else " †"
-            interval = f"{100 * bounds.low:+.2f} to {100 * bounds.high:+.2f}"
-            cells.append(Cell(f"{100 * difference:+.2f}{mark}", interval))
+            cells.append(_difference(one, name))
         p = f"{one.p_value:.3f}" if one.p_value >= 0.001 else f"{one.p_value:.0e}"
         rows.append([*cells, Cell(f"{one.only_second} : {one.only_first}"), Cell(p)])
     return Sheet(
@@ -188,6 +210,26 @@ def comparison_sheet(comparisons: Sequence[Comparison]) -> Sheet:
     )
 
 
+def _condition(name: str, plain: str) -> str:
+    return name.removeprefix(f"{plain}, ") if name != plain else "as they are"
+
+
+def _figure(result: IdentificationResult, name: str) -> Cell:
+    if name not in result.figures:
+        return Cell("–")
+    bounds = result.intervals.get(name)
+    return Cell(f"{result.figures[name]:.4f}", f"{bounds.low:.4f}–{bounds.high:.4f}" if bounds else "")
+
+
+def _difference(comparison: Comparison, name: str) -> Cell:
+    """In percentage points; a dagger where the interval does not hold 0."""
+    if name not in comparison.differences:
+        return Cell("–")
+    difference, bounds = comparison.differences[name]
+    mark = "" if bounds.low <= 0 <= bounds.high else " †"
+    return Cell(f"{100 * difference:+.2f}{mark}", f"{100 * bounds.low:+.2f} to {100 * bounds.high:+.2f}")
+
+
 def _share(value: float | None, interval: Interval | None, mark: str = "") -> Cell:
     if value is None:
         return Cell("–")
@@ -195,4 +237,6 @@ def _share(value: float | None, interval: Interval | None, mark: str = "") -> Ce
 
 
 def _shown(name: str) -> str:
-    return {"accuracy": "Accuracy", "auc": "AUC", "eer": "EER"}.get(name, name.replace("tar ", "TAR @ "))
+    return {"accuracy": "Accuracy", "auc": "AUC", "eer": "EER", BEST_F1: "Best F1"}.get(
+        name, name.replace("tar ", "TAR @ ")
+    )
