@@ -101,7 +101,7 @@ NUMBERS = {
     "16 million": [16_000_000 + 7 * person for person in range(5)],
     "a billion": [1_000_000_000 + 1009 * person for person in range(5)],
 }
-NAMED = ("shards", "table", "groups", "images")
+NAMED = ("shards", "table", "list", "groups", "images")
 
 
 def check(path: Path, people: Sequence[object]) -> None:

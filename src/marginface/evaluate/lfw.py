@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +22,7 @@ from marginface.metrics.variants import openvino_lfw
 from marginface.protocols.pairs import read_pairs
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import find_files
+from marginface.readers.list_file import with_slashes
 from marginface.readers.list_line import parse_line
 from marginface.untrusted import read_lines
 
@@ -83,15 +85,20 @@ def read_points(landmarks: Path) -> dict[str, np.ndarray]:
     """`Name/Name_0001.jpg` -> float64 (5, 2), pixels. Raises InputError naming the line that is not understood."""
     points: dict[str, np.ndarray] = {}
     for number, text in enumerate(_lines(landmarks), start=1):
+        if number == 1 and re.search(r"\d", text) is None:
+            continue  # a header
         try:
             line = parse_line(text)
         except ValueError as error:
             raise InputError(f"{landmarks} line {number}: {error}") from error
         if line is None or line.points is None:
-            if text.strip():
+            if line is not None or "|" in text:
                 raise InputError(f"{landmarks} line {number}: expected a picture and ten numbers, found '{text[:60]}'")
             continue
-        key, own = "/".join(PurePosixPath(line.path).parts[-2:]), np.array(line.points, np.float64).reshape(5, 2)
+        key, own = (
+            "/".join(PurePosixPath(with_slashes(line.path)).parts[-2:]),
+            np.array(line.points, np.float64).reshape(5, 2),
+        )
         if not np.array_equal(points.setdefault(key, own), own):
             raise InputError(f"{landmarks} line {number}: {key} is there twice, with other points; keep one line")
     if not points:

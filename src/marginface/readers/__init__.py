@@ -11,7 +11,8 @@ from marginface.readers.containment import Bounds
 from marginface.readers.folder import FolderReader, holds_identities
 from marginface.readers.hdf5 import HDF5Reader, is_hdf5
 from marginface.readers.image_walk import check_not_empty, data_files
-from marginface.readers.lists import ListReader, is_list
+from marginface.readers.list_file import is_list
+from marginface.readers.lists import ListReader
 from marginface.readers.lmdb_set import LMDBReader, lmdb_file
 from marginface.readers.recordio import RecordIOReader, is_recordio
 from marginface.readers.remote import is_pattern, is_remote, is_url_list, open_pattern, open_remote, open_url_list

@@ -8,16 +8,27 @@ The dialects, told apart by how many numbers stand before and after the path:
     path  10 numbers                      LFW and TrillionPairs landmarks; the identity is the folder
     path  label  10 numbers               TrillionPairs (pixels), CASIA (shares of the image)
     path | 10 numbers | x y w h           MS-Celeb-1M (shares of the box), IMDB-Face (shares of the image)
+    label  path                           whoever
     index  label ...  path                MXNet im2rec
     index  path  label                    CVLface's train.tsv
     flag  path  label                     InsightFace, aligned
     flag  path  label  4 and 10 numbers   InsightFace, with box and points
+
+Blanks, commas, semicolons or tabs part them; a name may stand for a label. See `list_file` for headers and quotes.
 """
 
 import re
 from dataclasses import dataclass
 
+from marginface.readers.image_walk import IMAGE_SUFFIXES, UNSURE
+
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+IMAGE_END = "|".join(re.escape(suffix[1:]) for suffix in sorted({*IMAGE_SUFFIXES, *UNSURE}, reverse=True))
+IMAGE = re.compile(rf"\.({IMAGE_END})$", re.IGNORECASE)
+LEADING = re.compile(rf"(?:{NUMBER.pattern}[\s,;]+)*")
+NAMED = re.compile(rf"([\"']?)(?P<path>.+\.(?:{IMAGE_END}))\1(?=[\s,;]|$)", re.IGNORECASE)
+"""A path that ends as an image does; it may hold blanks and commas."""
+BETWEEN = " \t,;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +46,32 @@ def parse_line(text: str) -> Line | None:
 
     Raises ValueError if it is of none of the dialects.
     """
-    if not text.strip():
+    text = text.strip()
+    if not text or text.startswith("#"):
         return None
-    if "|" in text:
-        return _piped(text)
-    before, path, after = _split(text)
+    return _piped(text) if text.count("|") > 1 else as_line(*_split(text))
+
+
+def as_line(before: list[str], path: str, after: list[str]) -> Line:
+    """What the words before and after a path say. Raises ValueError if they are of none of the dialects."""
+    named = [word for word in (*before, *after) if not NUMBER.fullmatch(word)]
+    if named and len(after) == 11 and not named[1:]:
+        return Line(path, after[0], _numbers(after[1:]))
+    if named:
+        return Line(path, after[0] if after else before[-1])
     match len(before), len(after):
         case 0, 0:
-            return Line(path, _folder(path))
+            return Line(path, folder_of(path))
         case 0, 1:
             return Line(path, after[0])
         case 0, 3:
             return Line(path, after[1])
         case 0, 10:
-            return Line(path, _folder(path), _numbers(after))
+            return Line(path, folder_of(path), _numbers(after))
         case 0, 11:
             return Line(path, after[0], _numbers(after[1:]))
+        case 1, 0:
+            return Line(path, before[0])
         case 1, 1:
             return Line(path, after[0])
         case 1, 15:
@@ -60,27 +81,32 @@ def parse_line(text: str) -> Line | None:
     raise ValueError(f"{len(before)} numbers before and {len(after)} after the path")
 
 
-def is_list_line(text: str) -> bool:
-    """Whether this could be a line of an image list: parsed, and with a path that has a folder or an image's name."""
-    try:
-        line = parse_line(text)
-    except ValueError:
-        return False
-    return line is not None and re.search(r"[/\\]|\.\w{3,4}$", line.path) is not None
+def is_path(text: str) -> bool:
+    """Whether this looks like the path of an image: with a folder, or the suffix of an image."""
+    return re.search(r"[/\\]|\.\w{3,4}$", text) is not None
 
 
 def _piped(text: str) -> Line | None:
     fields = [field.strip() for field in text.split("|")]
-    if len(fields) < 3 or not fields[1]:
+    if not fields[1]:
         return None
     points, box = fields[1].split(), fields[2].split()
     if len(points) != 10 or len(box) != 4:
         raise ValueError(f"{len(points)} numbers of points and {len(box)} of a box, not 10 and 4")
-    return Line(fields[0], _folder(fields[0]), _numbers(points), _numbers(box))
+    return Line(fields[0], folder_of(fields[0]), _numbers(points), _numbers(box))
 
 
 def _split(text: str) -> tuple[list[str], str, list[str]]:
-    """(numbers before the path, path, numbers after it); a path may hold spaces."""
+    """(words before the path, path, words after it)."""
+    start = LEADING.match(text)
+    begin = start.end() if start else 0
+    before = re.split(r"[\s,;]+", text[:begin].strip(BETWEEN)) if begin else []
+    if found := NAMED.match(text, begin):
+        rest = text[found.end() :].strip(BETWEEN)
+        words = re.split(r"[\s,;]+", rest) if rest else []
+        if all(map(NUMBER.fullmatch, words)):
+            return before, found["path"], words
+        return before, found["path"], [rest.strip("\"'")]
     words = text.split()
     names = [i for i, word in enumerate(words) if not NUMBER.fullmatch(word)]
     if not names:
@@ -94,6 +120,6 @@ def _numbers(words: list[str]) -> tuple[float, ...]:
     return tuple(float(word) for word in words)
 
 
-def _folder(path: str) -> str:
+def folder_of(path: str) -> str:
     """The folder that an image lies in, which is its identity where no label is written."""
     return path.replace("\\", "/").rpartition("/")[0]

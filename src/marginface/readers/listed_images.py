@@ -24,7 +24,13 @@ class ListedImages:
     def __init__(self, path: Path, names: Sequence[str], allow_outside: bool = False) -> None:
         self.path, self._names = path, names
         near = nearby(path, allow_outside)
-        self.root = _find_root(path, names[0], near)
+        root = find_root(path, names[0], near)
+        if root is None:
+            raise InputError(
+                f"{path}: its first image, {names[0]!r:.200}, lies neither in {' nor in '.join(near.folders)} nor in a"
+                f" folder there; put the list beside the folder of images, and name them relative to it."
+            )
+        self.root = root
         self._blame(0, near, self.root)
         self._bounds = Bounds(self.root, allow_outside=allow_outside)
         seen = set()
@@ -60,15 +66,9 @@ def nearby(path: Path, allow_outside: bool = False) -> Bounds:
     return Bounds(path.parent, *([] if private else [above]), allow_outside=allow_outside)
 
 
-def _find_root(path: Path, first: str, near: Bounds) -> Path:
-    """The folder below which the images lie, found by the first of them."""
+def find_root(path: Path, first: str, near: Bounds) -> Path | None:
+    """The folder below which the images lie, found by the first of them; None if that is nowhere."""
     folders = [path.parent, path.parent.parent][: len(near.folders)]
     candidates = [*folders, *(child for folder in folders for child in find_files(folder, "*") if child.is_dir())]
-    if is_possible(first):
-        for candidate in candidates:
-            if os.path.isfile(candidate / first):
-                return candidate
-    raise InputError(
-        f"{path}: its first image, {first!r:.200}, lies neither in {' nor in '.join(near.folders)} nor in a folder"
-        f" there; put the list beside the folder of images."
-    )
+    found = (candidate for candidate in candidates if is_possible(first) and os.path.isfile(candidate / first))
+    return next(found, None)

@@ -11,15 +11,15 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.readers.base import Record, read_each
 from marginface.readers.image_size import image_size
-from marginface.readers.list_line import NUMBER, Line, is_list_line, parse_line
+from marginface.readers.list_file import list_lines
+from marginface.readers.list_line import NUMBER
 from marginface.readers.list_points import Unit, points_beside, unit_with_box, unit_without_box
-from marginface.readers.listed_images import ListedImages, nearby
+from marginface.readers.listed_images import ListedImages, find_root, nearby
 from marginface.readers.names import PackedNames, number_labels
-from marginface.untrusted import read_head, read_lines
 
 
 class ListReader:
-    """Reads the images that a list names, in its order; the dialects are those of `list_line`.
+    """Reads the images that a list names, in its order; the forms are those of `list_file`.
 
     Identities are in the order of their numbers, else of their names or folders; labels have no gaps, and
     `class_names` tells what was written. Points come from the list, or from the
@@ -33,7 +33,7 @@ class ListReader:
 
     def __init__(self, path: str | os.PathLike[str], allow_outside: bool = False) -> None:
         self.path = Path(path)
-        content = _read_list(self.path)
+        content = _read_list(self.path, allow_outside)
         self.labels = content.labels
         self.class_names: Sequence[str] = content.class_names
         self.num_classes = len(self.class_names)
@@ -77,11 +77,6 @@ class ListReader:
         return np.array(rows, dtype=np.int64), np.array(sizes, dtype=np.float32).reshape(-1, 2)
 
 
-def is_list(path: Path) -> bool:
-    """Whether the file is text whose first line with a face in it reads as a line of an image list."""
-    return any(is_list_line(line) for line in read_head(path, 1 << 16).splitlines()[:20])
-
-
 @dataclass
 class _Content:
     """What a list says, in its order; points and boxes as written."""
@@ -93,12 +88,13 @@ class _Content:
     boxes: np.ndarray | None  # float32 (N, 4)
 
 
-def _read_list(path: Path) -> _Content:
+def _read_list(path: Path, allow_outside: bool) -> _Content:
+    near = nearby(path, allow_outside)
     written: dict[str, int] = {}  # label as written -> number in order of appearance
     numbers, points, boxes = array("q"), array("f"), array("f")
 
     def paths() -> Iterator[str]:
-        for line in _lines(path):
+        for line in list_lines(path, lambda name: find_root(path, name, near) is not None):
             numbers.append(written.setdefault(line.label, len(written)))
             points.extend(line.points or ())
             boxes.extend(line.box or ())
@@ -109,21 +105,6 @@ def _read_list(path: Path) -> _Content:
         raise InputError(f"{path}: the list names no images.")
     labels, names = number_labels(_whole(path, list(written)), np.array(numbers))
     return _Content(packed, PackedNames(names), labels, _table(points, (-1, 5, 2)), _table(boxes, (-1, 4)))
-
-
-def _lines(path: Path) -> Iterator[Line]:
-    first: Line | None = None
-    for number, text in enumerate(read_lines(path, errors="surrogateescape"), start=1):
-        try:
-            line = parse_line(text)
-            if line is None:
-                continue
-            first = first or line
-            if (line.points is None, line.box is None) != (first.points is None, first.box is None):
-                raise ValueError("it has not as many numbers as the lines before")
-        except ValueError as error:
-            raise InputError(f"{path}: line {number} is no line of an image list: {error}.") from error
-        yield line
 
 
 def _whole(path: Path, written: list[str]) -> list[str]:
