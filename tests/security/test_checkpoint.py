@@ -264,23 +264,29 @@ def test_links_in_a_run_are_not_written_through(name: str, tmp_path: Path, capsy
     assert outside.read_text() == "step,loss\n"
 
 
+PLACE = {"position": 3, "batch_size": 8, "steps_per_epoch": 5}
 FACTS: dict[str, dict[str, Any]] = {
     "none": {},
-    "a step before the first": {"step": -1},
-    "half a step": {"step": 1.5},
-    "a step beyond all": {"step": 10**30},
-    "a step in words": {"step": "3"},
-    "a true step": {"step": True},
-    "a step in a list": {"step": [3]},
-    "an accuracy beyond all": {"step": 3, "best": 10**400},
-    "an accuracy in words": {"step": 3, "best": "x"},
-    "no waiting": {"step": 3, "since_best": None},
-    "averages in words": {"step": 3, "average_updates": "x"},
-    "a list of scales": {"step": 3, "precision": [1]},
-    "part of a scale": {"step": 3, "precision": {"scale": 1.0}},
-    "a scale in words": {"step": 3, "precision": dict.fromkeys(LOSS_SCALE, "x")},
-    "half an interval": {"step": 3, "precision": dict.fromkeys(LOSS_SCALE, 0.5)},
-    "something else": {"step": 3, "of": 1},
+    "a step before the first": {**PLACE, "step": -1},
+    "half a step": {**PLACE, "step": 1.5},
+    "a step beyond all": {**PLACE, "step": 10**30},
+    "a step in words": {**PLACE, "step": "3"},
+    "a true step": {**PLACE, "step": True},
+    "a step in a list": {**PLACE, "step": [3]},
+    "an accuracy beyond all": {**PLACE, "step": 3, "best": 10**400},
+    "an accuracy in words": {**PLACE, "step": 3, "best": "x"},
+    "no waiting": {**PLACE, "step": 3, "since_best": None},
+    "averages in words": {**PLACE, "step": 3, "average_updates": "x"},
+    "a list of scales": {**PLACE, "step": 3, "precision": [1]},
+    "part of a scale": {**PLACE, "step": 3, "precision": {"scale": 1.0}},
+    "a scale in words": {**PLACE, "step": 3, "precision": dict.fromkeys(LOSS_SCALE, "x")},
+    "half an interval": {**PLACE, "step": 3, "precision": dict.fromkeys(LOSS_SCALE, 0.5)},
+    "no position": {"step": 3},
+    "epochs of no steps": {**PLACE, "step": 3, "steps_per_epoch": 0},
+    "batches of no images": {**PLACE, "step": 3, "batch_size": 0},
+    "a place before the first": {**PLACE, "step": 3, "position": -1},
+    "half a place": {**PLACE, "step": 3, "position": 0.5},
+    "something else": {**PLACE, "step": 3, "of": 1},
 }
 
 

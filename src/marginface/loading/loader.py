@@ -82,6 +82,17 @@ _Found = tuple[np.ndarray, dict[int, str]]
 """int64 indices of the images that could be read, and {index: reason} of the others."""
 
 
+def check_shares(config: DataConfig, world_size: int) -> None:
+    """Raise InputError where the processes cannot have equal shares of a batch."""
+    if rest := config.batch_size % world_size:
+        lower, size = config.batch_size - rest, config.batch_size
+        near = [f"--data.batch_size {n}" for n in (lower, lower + world_size) if n >= max(2, world_size)]
+        raise InputError(
+            f"data.batch_size {size} cannot be shared by {world_size} processes: give {' or '.join(near)}, or another "
+            f"number of processes; a run that is resumed goes on at the same place"
+        )
+
+
 class Loader:
     """Endless batches of `reader` from any step on; the batch of a step depends on (seed, step) alone."""
 
@@ -91,10 +102,7 @@ class Loader:
                 f"data.batch_size is {config.batch_size} but {config.train} has only {len(reader)} images: "
                 f"give --data.batch_size {len(reader)} or less"
             )
-        if config.batch_size % world_size:
-            raise InputError(
-                f"data.batch_size {config.batch_size} cannot be shared by {world_size} processes: give a multiple"
-            )
+        check_shares(config, world_size)
         self.reader, self.config, self.seed = reader, config, seed
         self.batches = create_batches(
             config.sampling, lambda: reader.labels, len(reader), config.batch_size, seed, config.images_per_identity

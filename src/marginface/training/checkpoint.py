@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from marginface.backbones.proven import check_proven
 from marginface.embedder import ModelConfig
 from marginface.errors import InputError
+from marginface.loading.sampler import Batches
 from marginface.processes import alike, by_first, each, together
 from marginface.softmax import MarginSoftmax
 from marginface.tensor_file import check_finite
@@ -31,11 +32,16 @@ LOSS_SCALE = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_g
 class Progress:
     """How far a run is, beside its tensors.
 
-    best: highest mean accuracy so far, None before the first evaluation; since_best: evaluations since then;
-    average_updates: of the weight average; precision: state of the loss scale, {} without one.
+    position, batch_size, steps_per_epoch: in the order of images, see `Batches`; position is the step, unless the
+    batch size has changed in between. best: highest mean accuracy so far, None before the first evaluation;
+    since_best: evaluations since then; average_updates: of the weight average; precision: state of the loss scale, {}
+    without one.
     """
 
     step: int
+    position: int
+    batch_size: int
+    steps_per_epoch: int
     best: float | None = None
     since_best: int = 0
     average_updates: int = 0
@@ -46,7 +52,9 @@ class Progress:
         """Raises InputError where the checkpoint's facts are of other types, or no counts and finite numbers."""
         try:
             found = cls(**{key: value for key, value in saved.facts.items() if key != "model"})
-            counts = (found.step, found.since_best, found.average_updates, found.precision.get("growth_interval", 0))
+            interval = found.precision.get("growth_interval", 0)
+            sizes = found.position, found.batch_size - 1, found.steps_per_epoch - 1
+            counts = (found.step, found.since_best, found.average_updates, interval, *sizes)
             numbers = [*counts, *found.precision.values(), *(() if found.best is None else (found.best,))]
             sound = all(type(n) in (int, float) and math.isfinite(n) and abs(n) < 1 << 53 for n in numbers)
             scaled = not found.precision or found.precision.keys() == LOSS_SCALE
@@ -55,6 +63,16 @@ class Progress:
         except (TypeError, AttributeError, OverflowError):
             pass
         raise InputError(f"{saved.folder} does not say where its run stands; delete it to go on from another")
+
+    def position_for(self, batches: Batches) -> int:
+        """The same place of the same epoch in `batches`; up to a batch of images is seen again where that falls within.
+
+        An epoch of fewer images than were seen is over.
+        """
+        epoch, turn = divmod(self.position, self.steps_per_epoch)
+        if (self.batch_size, self.steps_per_epoch) == (batches.batch_size, batches.per_epoch):
+            return self.position
+        return epoch * batches.per_epoch + min(turn * self.batch_size // batches.batch_size, batches.per_epoch)
 
 
 def open_newest(run: Run, tell: Callable[[str], None]) -> tuple[SavedState, Progress] | None:

@@ -77,6 +77,7 @@ class Trainer:
         trained = cast(nn.Module, torch.compile(backbone)) if config.trainer.compile else backbone
         self.backbone, self.optimizer = fabric.setup(trained, optimizer)
         self.step, self.best, self.since_best = 0, -math.inf, 0
+        self.ahead = 0  # steps that another batch size would have taken up to here, less those taken
         self.saved, self.skipped, self.unreadable = -1, 0, 0
         self.saver = Saver(config.train.keep_checkpoints, config.train.async_checkpoints, config.trainer.timeout)
         self.pulse, self.stop = Pulse(fabric.device), StopFlag()
@@ -92,7 +93,6 @@ class Trainer:
         self.loader = create_loader(config, *ranks)
         reader = self.loader.reader
         self.steps_per_epoch = self.loader.batches.per_epoch
-        self.total_steps = math.ceil(config.train.epochs * self.steps_per_epoch)
         torch.manual_seed(config.seed)
         self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
         check_image_size(cast(Backbone, self.embedder.backbone), config)
@@ -150,6 +150,15 @@ class Trainer:
         return Embedder(network, self.embedder.config, self.embedder.preprocessing)
 
     @property
+    def position(self) -> int:
+        """The number of this step, had the whole run had this batch size: what order and schedule are counted by."""
+        return self.step + self.ahead
+
+    @property
+    def total_steps(self) -> int:
+        return max(math.ceil(self.config.train.epochs * self.steps_per_epoch) - self.ahead, self.step)
+
+    @property
     def description(self) -> str:
         """The run in one line."""
         reader, millions = (
@@ -205,7 +214,7 @@ class Trainer:
         train = self.config.train
         if self.config.init_from and self.step == 0:
             monitor.evaluated(0, self.evaluate(run))
-        with closing(self.loader.start(self.step)) as batches:
+        with closing(self.loader.start(self.position)) as batches:
             while self.step < self.total_steps and not self.exhausted:
                 asked = time.perf_counter()
                 batch = self._next(batches)
@@ -248,7 +257,7 @@ class Trainer:
             for reason in batch.unreadable.values():
                 print_line(f"marginface: step {self.step + 1}: left out: {reason}", Console(stderr=True))
             if batch.unreadable and self.fabric.world_size > 1:
-                return filled(batch, self.loader, self.step // self.steps_per_epoch)
+                return filled(batch, self.loader, self.position // self.steps_per_epoch)
             return batch
         except Exception as error:
             if self.fabric.world_size == 1:
@@ -360,8 +369,10 @@ class Trainer:
 
     def _schedule(self) -> tuple[float, float]:
         """(learning rate, share of the margin) of this step."""
-        config, epoch = self.config, self.step / self.steps_per_epoch
-        lr = learning_rate(config.optim, epoch, config.train.epochs)
+        config, epoch = self.config, self.position / self.steps_per_epoch
+        # the first step of a warm-up has the rate of the second: with none at all it would teach nothing
+        started = max(epoch, min(1 / self.steps_per_epoch, config.optim.warmup_epochs))
+        lr = learning_rate(config.optim, started, config.train.epochs)
         if config.optim.scale_lr:
             lr *= config.data.batch_size / 512
         ramp = config.margin.warmup_epochs
@@ -386,7 +397,7 @@ class Trainer:
 
     def _numbers(self, loss: Tensor) -> dict[str, float]:
         return {
-            "epoch": self.step / self.steps_per_epoch,
+            "epoch": self.position / self.steps_per_epoch,
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
             **to_host({"loss": loss, "gradient_norm": self.gradient_norm, **head_numbers(self.head)}),
         }
@@ -427,6 +438,9 @@ class Trainer:
             self.learner.share_buffers()
             progress = Progress(
                 step=self.step,
+                position=self.position,
+                batch_size=self.loader.batches.batch_size,
+                steps_per_epoch=self.steps_per_epoch,
                 best=self.best if math.isfinite(self.best) else None,
                 since_best=self.since_best,
                 average_updates=self.average.updates if self.average else 0,
@@ -446,6 +460,10 @@ class Trainer:
         if progress.precision:
             self.fabric.strategy.precision.load_state_dict(progress.precision)
         self.step, self.since_best = progress.step, progress.since_best
+        self.ahead = progress.position_for(self.loader.batches) - self.step
+        if progress.batch_size != self.loader.batches.batch_size:
+            epoch = self.position / self.steps_per_epoch
+            print_line(f"another batch size than before: going on at epoch {epoch:.3f}, by images seen", self.console)
         self.best = -math.inf if progress.best is None else progress.best
         self.saved = self.step
 

@@ -31,7 +31,7 @@ class OptimConfig:
         decayed: matrices: weight matrices and kernels only; all-but-batch-norms: biases, PReLU and other norms too, as
             AdaFace; all: every parameter, as most of the papers' code
         schedule: what follows the warm-up
-        warmup_epochs: linear rise from 0 to lr; a fraction is fine
+        warmup_epochs: linear rise to lr, from the rate of one step on; a fraction is fine
         milestones: multistep: epochs at which lr is multiplied by gamma
         gamma: multistep: the factor
         power: poly: lr x (1 - progress)^power

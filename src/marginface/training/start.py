@@ -18,6 +18,7 @@ from rich.console import Console
 from marginface.embedder import Embedder
 from marginface.errors import InputError, PeerLost, Stopped
 from marginface.files import check_folder
+from marginface.loading.loader import check_shares
 from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
 from marginface.readers.image_walk import describe_left_out
 from marginface.terminal import print_line
@@ -53,6 +54,9 @@ def start_training(config: Config, *, resume: str, numbered: bool, command: str,
 
 
 def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command: str, console: Console) -> None:
+    together(
+        lambda: check_shares(config.data, fabric.world_size)
+    )  # now: a large checkpoint or data set takes minutes to look at
     again = max(together(_restarts)) > 0  # the nodes of torchrun count each for itself
     run = by_first(lambda: _existing(config, resume, again))
     start = None
