@@ -2,7 +2,10 @@
 
 import re
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
+
+import marginface
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -18,3 +21,7 @@ def test_dev_repeats_nothing() -> None:
         return {re.split(r"[\[>=<]", line)[0] for line in EXTRAS[extra]}
 
     assert names("dev") & set.union(*(names(extra) for extra in EXTRAS if extra != "dev")) == set()
+
+
+def test_the_version_is_that_of_the_installation() -> None:
+    assert marginface.__version__ == version("marginface")

@@ -225,14 +225,15 @@ def test_zoo_lists_shows_and_checks(state: State, capsys: pytest.CaptureFixture[
 
 
 def test_backbones_have_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["backbones", "iresnet50", "mobilefacenet-se", "--no_speed"])
+    cli.main(["backbones", "iresnet50", "mobilefacenet-se"])
     said = capsys.readouterr().out
+    assert "images/s" not in said
     assert re.search(r"iresnet50 +43\.59 +6\.31 +112x112 +512", said), said
     assert re.search(r"mobilefacenet-se .* 128x128", said), said
 
 
-def test_backbones_are_timed_here_unless_told_not_to(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["backbones", "small"])
+def test_backbones_are_timed_here_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["backbones", "small", "--speed"])
     said = capsys.readouterr().out
     assert "images/s here" in said
     (speed,) = re.findall(r"small +2\.55 +0\.01 +112x112 +512 +([\d.]+)", said)

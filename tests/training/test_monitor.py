@@ -13,11 +13,11 @@ from pytorch_lightning import loggers as lightning
 
 from marginface import cli
 from marginface.errors import InputError
-from marginface.margins import list_margins
+from marginface.margins import create_margin, list_margins
 from marginface.softmax.dense import dense_products
 from marginface.training import loggers, loop, monitor
 from marginface.training.config import LoopConfig
-from marginface.training.measures import head_numbers, to_host
+from marginface.training.measures import head_columns, head_numbers, to_host
 from marginface.training.monitor import COLUMNS, read_metrics
 from people import write_people
 from softmax_cases import SOFTMAX_MARGINS, batch, head_for
@@ -65,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorded, l
 def test_rows_and_columns(trained: tuple[Path, Recorded, list[str]]) -> None:
     rows = read_metrics(trained[0] / "metrics.csv")
     assert [row["step"] for row in rows] == ["5", "10", "12"]
-    assert list(rows[0]) == [*COLUMNS, "margin_batch_mean", "margin_batch_std"]
+    assert list(rows[0]) == [*COLUMNS, *head_columns(create_margin("adaface")), "margin_batch_mean", "margin_batch_std"]
     for row in rows:
         numbers = {name: float(value) for name, value in row.items()}
         assert numbers["target_cosine_p5"] <= numbers["target_cosine_p50"] <= numbers["target_cosine_p95"] <= 1
@@ -138,9 +138,11 @@ def test_numbers_of_the_head(name: str) -> None:
     rows = case.labels_N >= 0
     own_VD = case.weight_CD[case.labels_N[rows]]
     cos_V, norms_V = torch.cosine_similarity(case.x_ND[rows], own_VD), case.x_ND[rows].norm(dim=1)
+    assert head_columns(head.margin)[0] == ("target_logit" if name == "softmax" else "target_cosine")
     if name == "softmax":  # takes no cosine
         cos_V = (case.x_ND[rows] * own_VD).sum(1)
-    for column, values in (("target_cosine", cos_V), ("norm", norms_V)):
+    assert [key for key in found if not key.startswith("margin_")] == head_columns(head.margin)
+    for column, values in ((head_columns(head.margin)[0], cos_V), ("norm", norms_V)):
         assert found[column] == pytest.approx(float(values.mean()), rel=1e-5)
         for quantile, share in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95)):
             assert found[f"{column}_{quantile}"] == pytest.approx(float(values.quantile(share)), rel=1e-5)

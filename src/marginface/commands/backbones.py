@@ -1,9 +1,9 @@
-"""`marginface backbones`: every network with its size and its speed here."""
+"""`marginface backbones`: every network with its size and, on request, its speed here."""
 
 import time
 
 import torch
-from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
 from marginface.backbones import create_backbone, list_backbones
@@ -17,7 +17,7 @@ BATCH = 8
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("names", type=str, nargs="*", default=[], help="only these; timm:NAME is understood too")
-    parser.add_argument("--speed", action=ActionYesNo(no_prefix="no_"), default=True, help="images/s: a minute for all")
+    parser.add_argument("--speed", action="store_true", help="time them here too: a second each or more")
 
 
 def run(options: Namespace, command: str) -> None:
@@ -40,7 +40,7 @@ def run(options: Namespace, command: str) -> None:
 
 
 def _speeds(names: list[str]) -> dict[str, float]:
-    with progress_bars("marginface backbones --no_speed tells the sizes at once") as begin:
+    with progress_bars("marginface backbones without --speed tells the sizes at once") as begin:
         report, speeds = begin("images/s"), {}
         for done, name in enumerate(names):
             report(done, len(names))

@@ -133,6 +133,7 @@ TITLES = {
     "lr": "Learning rate",
     "images_per_second": "Images per second",
     "target_cosine": "Cosine to own class",
+    "target_logit": "Logit of own class",
     "norm": "Embedding length",
     "data_wait": "Waiting for data",
     "memory": "Memory, GiB",

@@ -48,7 +48,7 @@ def check_image_size(backbone: Backbone, config: Config) -> None:
             backbone(torch.zeros(1, 3, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:  # the last are timm's
         name = config.model.backbone
-        another = "another --model.backbone (marginface backbones --no_speed lists their sizes)"
+        another = "another --model.backbone (marginface backbones lists their sizes)"
         timm = name.startswith("timm:")
         if timm or "image_size" in backbone_options(name):
             another = f"--model.options.image_size {size}" if timm else f"--model.options.image_size [{size},{size}]"

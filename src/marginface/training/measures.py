@@ -9,21 +9,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from marginface.margins import BinaryMargin, Margin
 from marginface.softmax import MarginSoftmax
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95}
-HEAD = [
-    "target_cosine",
-    *(f"target_cosine_{name}" for name in QUANTILES),
-    "norm",
-    *(f"norm_{name}" for name in QUANTILES),
-    "easy",
-    "hard",
-]
+
+
+def target_column(margin: Margin | BinaryMargin) -> str:
+    """Name what is logged of the own class: a cosine, or the logit of `softmax`, which normalises nothing."""
+    return "target_logit" if isinstance(margin, Margin) and not margin.normalised else "target_cosine"
+
+
+def head_columns(margin: Margin | BinaryMargin) -> list[str]:
+    """The columns that `head_numbers` fills, but for the margin's state."""
+    named = [target_column(margin), "norm"]
+    return [*(column for name in named for column in (name, *(f"{name}_{key}" for key in QUANTILES))), "easy", "hard"]
 
 
 def head_numbers(head: MarginSoftmax) -> dict[str, Tensor]:
-    """The columns of `HEAD` and the margin's state, from the rows of the last step's global batch; nothing waits.
+    """`head_columns` and the margin's state, from the rows of the last step's global batch; nothing waits.
 
     easy: share of the rows that are right with the margin: their own class is likelier than all others together.
     hard: share of those that would be wrong without it. Empty for the dense engine, which keeps nothing.
@@ -32,7 +36,7 @@ def head_numbers(head: MarginSoftmax) -> dict[str, Tensor]:
     last = head.last
     if last is None or len(last.cosines_V) == 0:
         return found
-    for name, values in (("target_cosine", last.cosines_V), ("norm", last.norms_V)):
+    for name, values in ((target_column(head.margin), last.cosines_V), ("norm", last.norms_V)):
         found[name] = values.mean()
         found |= {f"{name}_{key}": values.quantile(share) for key, share in QUANTILES.items()}
     with_margin_V, without_V = head.lead(last)

@@ -19,12 +19,12 @@ from marginface.softmax import MarginSoftmax
 from marginface.terminal import print_line
 from marginface.training.config import Config
 from marginface.training.loggers import create_loggers
-from marginface.training.measures import HEAD, margin_state, memory
+from marginface.training.measures import head_columns, margin_state, memory, target_column
 from marginface.training.run import Run
 from marginface.training.tracing import Trace
 from marginface.untrusted import read_lines
 
-COLUMNS = ["step", "epoch", "loss", "lr", "images_per_second", "data_wait", "memory", "gradient_norm", *HEAD]
+COLUMNS = ["step", "epoch", "loss", "lr", "images_per_second", "data_wait", "memory", "gradient_norm"]
 
 
 class Figure(NamedTuple):
@@ -57,9 +57,10 @@ class Monitor:
         """total, start: steps of the run, and those done before. figures: what an evaluation measures."""
         self.console, self.total, self.run = console, total, run
         self._active, self._device = active, head.weight.device
+        self._target = target_column(head.margin)
         self._trace: Trace | None = None
         if active:
-            columns = [*COLUMNS, *(f"margin_{name}" for name in margin_state(head.margin))]
+            columns = [*COLUMNS, *head_columns(head.margin), *(f"margin_{name}" for name in margin_state(head.margin))]
             columns += [figure.column for figure in figures]
             self._csv = MetricsFile(run.metrics_csv, columns, start)
             self._loggers = create_loggers(config.train.logger, run.folder, asdict(config))
@@ -115,8 +116,9 @@ class Monitor:
         values = {**values, "images_per_second": rates.images, "data_wait": waited, "memory": used}
         self._write(step, values)
         self._leave_word(step, rates)
+        target = "cos" if self._target == "target_cosine" else "logit"
         text = (
-            f"loss {values['loss']:.3f}  lr {values['lr']:.4f}  cos {values.get('target_cosine', 0.0):.3f}  "
+            f"loss {values['loss']:.3f}  lr {values['lr']:.4f}  {target} {values.get(self._target, 0.0):.3f}  "
             f"norm {values.get('norm', 0.0):.1f}  {rates.images:.0f} images/s"
         )
         self._progress.update(self._task, text=text)
