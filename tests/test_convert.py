@@ -22,6 +22,7 @@ from marginface.errors import InputError
 from marginface.loading.decode import decode
 from marginface.readers import open_reader
 from marginface.readers.base import Record
+from marginface.readers.folder_writer import FolderWriter
 from marginface.readers.recordio_format import MAGIC_BYTES
 from marginface.readers.recordio_writer import RecordIOWriter
 from marginface.readers.verification import open_verification
@@ -334,10 +335,6 @@ def test_keys_never_lead_out_of_the_folder(tmp_path):
 
 
 def test_two_images_that_would_get_one_name(tmp_path):
-    (tmp_path / "list.txt").write_text("a/1.png 0\nb\\1.png 0\nb/1.png 0\na/1.png 1\n")
-    for name in ("a/1.png", "b/1.png", "b\\1.png"):
-        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "x" / name).write_bytes(name.encode())
+    writer = FolderWriter(tmp_path / "out", Contents(np.zeros(2, np.int64), 1, None), {})
     with pytest.raises(InputError, match=r"two different images of this identity would get this name .key .b/1.png"):
-        convert(str(tmp_path / "list.txt"), tmp_path / "out", "folder")
-    shutil.rmtree(tmp_path / "out.partial")
+        writer.write([Record(b"one", 0, "b\\1.png"), Record(b"two", 0, "b/1.png")])

@@ -12,7 +12,7 @@ from marginface.readers.archive_index import Member, check_image, is_zip, tar_me
 from marginface.readers.base import Record, read_each
 from marginface.readers.image_walk import BEGINNING_BYTES, OF_NOBODY, begins_as_image, is_hidden, kind_of, list_kinds
 from marginface.readers.mapped import map_file
-from marginface.readers.names import PackedNames
+from marginface.readers.names import CLASSES, PackedNames, names_in
 
 
 class ArchiveReader:
@@ -30,7 +30,8 @@ class ArchiveReader:
         self._zip = is_zip(self.path)
         members = zip_members(self.path) if self._zip else tar_members(self.path, self._data)
         self.left_out = Counter[str]()  # files that are no images, by suffix
-        taken = [member for member in members if self._takes(member)]
+        found = list(members)
+        taken = [member for member in found if self._takes(member)]
         images = _sorted_images(taken)
         self.left_out.update({OF_NOBODY: len(taken) - len(images)} if len(images) < len(taken) else {})
         names = sorted({name.partition("/")[0] for name, _ in images})
@@ -39,7 +40,7 @@ class ArchiveReader:
                 f"{self.path}: holds no images in folders, but {list_kinds(self.left_out) or 'nothing'}; expected a"
                 f" folder of images for each person."
             )
-        self.class_names: Sequence[str] = names
+        self.class_names: Sequence[str] = self._named(found, len(names)) or names
         self.num_classes = len(names)
         number = {name: label for label, name in enumerate(names)}
         self.labels = np.array([number[name.partition("/")[0]] for name, _ in images], dtype=np.int64)
@@ -66,6 +67,16 @@ class ArchiveReader:
                 known = False
         self.left_out.update([] if known else [suffix])
         return known
+
+    def _named(self, members: list[Member], count: int) -> PackedNames | None:
+        """The names that `marginface convert` wrote beside folders of numbers."""
+        for member in members:
+            if _parts(member.name)[-1:] == [CLASSES]:
+                text = self._content(member).decode("utf-8", "surrogateescape")
+                if names := names_in(text.splitlines(), count):
+                    self.left_out -= Counter([".txt"])
+                    return names
+        return None
 
     def _content(self, member: Member) -> bytes:
         """The bytes of a member. Raises ValueError if they are damaged."""

@@ -72,7 +72,12 @@ def read_names(folder: Path, count: int) -> PackedNames | None:
     """The names in CLASSES; None if the file is missing or has not `count` lines, and so is of another set."""
     if not (folder / CLASSES).is_file():
         return None
-    names = PackedNames(line.rstrip("\n") for line in read_lines(folder / CLASSES, errors="surrogateescape"))
+    return names_in(read_lines(folder / CLASSES, errors="surrogateescape"), count)
+
+
+def names_in(lines: Iterable[str], count: int) -> PackedNames | None:
+    """As `read_names`, of the lines of the file."""
+    names = PackedNames(line.rstrip("\n") for line in lines)
     return names if len(names) == count else None
 
 

@@ -15,6 +15,8 @@ from marginface.untrusted import free_memory, read_bytes, read_head
 
 FEWEST = 5  # images of an identity that AdaFace keeps
 TOGETHER = 256
+NUMBERED = re.compile(r"\d{9}(?=\.|$)", re.ASCII)
+LONGEST_KEY = 20  # digits
 MEMORY = 32  # bytes that a byte of an index file may take
 
 
@@ -95,10 +97,30 @@ def index_rows(path: Path, reader: Reader) -> np.ndarray:
 
 
 def _folder_order(reader: Reader) -> np.ndarray:
-    if getattr(reader, "class_names", None) is not None:
-        return np.arange(len(reader))
-    paths = [(str(label), key) for label, key in zip(reader.labels, keys(reader), strict=True)]
-    return np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
+    names = getattr(reader, "class_names", None)
+    labels = reader.labels.tolist()
+    places = [
+        _place(str(label) if names is None else names[label], label, key)
+        for label, key in zip(labels, keys(reader), strict=True)
+    ]
+    return np.array(sorted(range(len(places)), key=places.__getitem__), dtype=np.int64)
+
+
+def _place(name: str, label: int, key: str) -> tuple[str, str, str]:
+    """(folder, subfolder, file) of an image as AdaFace unpacks a record, `imgs/<label>/<key>.jpg` without zeros.
+
+    Folders that `convert` writes have zeros before their numbers, which are left out. A record of people with names
+    does not come from AdaFace: its images stay in the order of their keys.
+    """
+    padded = f"{label:07d}"
+    ours = key.startswith(f"{padded}/")
+    folder = str(label) if name == padded else name
+    inside, _, file = key.removeprefix(f"{padded if ours else name}/").rpartition("/")
+    if ours and (number := NUMBERED.match(file)):
+        file = str(int(number[0])) + file[number.end() :]
+    elif file.isdecimal() and not folder.isdecimal():
+        file = file.zfill(LONGEST_KEY)
+    return folder, inside, file
 
 
 def keys(reader: Reader) -> Iterator[str]:

@@ -50,5 +50,5 @@ def encoded(record: Record) -> bytes:
 
 
 def suffix_of(image: bytes) -> str:
-    """The usual suffix of an encoded image."""
-    return next((suffix for magic, suffix in SUFFIXES.items() if image.startswith(magic)), ".bin")
+    """The usual suffix of an encoded image; a damaged one gets .jpg, so that whoever decodes it names it."""
+    return next((suffix for magic, suffix in SUFFIXES.items() if image.startswith(magic)), ".jpg")
