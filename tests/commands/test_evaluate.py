@@ -141,8 +141,22 @@ def test_all_checkpoints_in_the_order_of_their_numbers(made: Path, tmp_path: Pat
     for seed, name in enumerate(("checkpoints/epoch10", "checkpoints/epoch9", "checkpoints/best", "model")):
         save_model(tmp_path / "run" / name, seed)
     rows = evaluated("--all-checkpoints=run", "--benchmark", f"{made}/stored.bin")
-    names = [row["model"].removeprefix("run/") for row in rows]
-    assert names == ["checkpoints/best", "checkpoints/epoch9", "checkpoints/epoch10", "model"]
+    assert [row["model"] for row in rows] == ["epoch9", "epoch10", "best", "model"]
+
+
+def test_all_checkpoints_are_one_table(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each weight once, whatever names it has, and its accuracy on every set beside it."""
+    for seed, name in ((1, "checkpoints/step-5"), (2, "checkpoints/step-10"), (2, "checkpoints/best"), (2, "model")):
+        save_model(tmp_path / "run" / name, seed)
+    rows = evaluated("--all-checkpoints=run", "--benchmark", f"{made}/stored.bin", f"pairs:{made}/people")
+    assert [row["model"] for row in rows] == 2 * ["step-5", "step-10 (best, model)"]
+    told = capsys.readouterr().out
+    table = [line.split() for line in told[told.index("Models of the run") :].splitlines()]
+    assert table[2] == ["Model", "stored", "people"]
+    means = [f"{100 * row['accuracy']['mean']:.2f}" for row in rows]
+    assert (table[4][0], table[4][1], table[4][4]) == ("step-5", means[0], means[2])
+    assert (table[5][:3], table[5][3], table[5][6]) == (["step-10", "(best,", "model)"], means[1], means[3])
+    assert "Threshold" not in told
 
 
 def test_groups_and_quality_from_a_csv(made: Path) -> None:

@@ -70,9 +70,9 @@ def test_every_evaluated_model_is_kept_when_asked(tmp_path: Path) -> None:
     people = write_people(tmp_path / "people")
     words = [f"--data.train={people}", "--data.batch_size=16", f"--output={tmp_path / 'runs'}", "--train.epochs=2"]
     cli.main(["train", *words, *TINY, "--train.eval_every=5", "--train.keep_models=true", "--name=kept"])
-    found = [path.name for path in find_models(tmp_path / "runs" / "kept")]
-    assert found[-1] == "model"
-    assert [name for name in found if name.startswith("step-")] == ["step-5", "step-10", "step-12"]
+    found = find_models(tmp_path / "runs" / "kept")
+    assert [path.name for path in found] == ["step-5", "step-10", "step-12"]
+    assert [*found.values()][-1].startswith("step-12 (")
 
 
 def test_scaled_gradients_are_clipped(tmp_path: Path) -> None:

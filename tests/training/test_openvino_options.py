@@ -107,7 +107,7 @@ def test_the_readmes_command(trained: list[Config], capsys: pytest.CaptureFixtur
     assert config.data.train == "VGG/meta/train_list.txt"
     assert config.data.val == ["pairs:LFW/lfw/,pairs=LFW/pairs.txt"]
     assert (config.data.batch_size, config.optim.lr, config.trainer.devices) == (200, 0.35, 1)
-    assert (config.train.eval_every, config.train.checkpoint_every) == (500, 500)
+    assert (config.train.eval_every, config.train.checkpoint_every, config.train.keep_models) == (500, 500, True)
     assert config.data.sampling == "balanced"
     sentences = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in sentences] == ["train_landmarks", "val_landmarks"]

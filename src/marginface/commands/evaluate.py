@@ -25,7 +25,15 @@ from marginface.processes import by_first, each, of_torchrun, rank_and_size
 from marginface.protocols.degrade import open_degrade
 from marginface.protocols.ijb import identification_table, tpr_table
 from marginface.protocols.ijb_meta import GALLERIES
-from marginface.report import figures_sheet, folds_sheet, group_sheet, print_searches, print_sheet, print_table
+from marginface.report import (
+    checkpoints_sheet,
+    figures_sheet,
+    folds_sheet,
+    group_sheet,
+    print_searches,
+    print_sheet,
+    print_table,
+)
 from marginface.terminal import open_console, print_line
 
 
@@ -73,10 +81,10 @@ def _evaluate(options: Namespace, command: str) -> None:
     if rank_and_size()[0] == 0:
         for folder in used:  # only now: an evaluation stopped before this goes on from them
             forget_embeddings(folder)
-        _print(judged)
+        _print(judged, of_a_run=bool(options.all_checkpoints))
 
 
-def _opened(options: Namespace) -> tuple[list[str], Questions, list[Benchmark]]:
+def _opened(options: Namespace) -> tuple[dict[str, str], Questions, list[Benchmark]]:
     """All that can be refused before any work: names of the models, what is asked, and about what."""
     models = _models(options)
     reads = [*models, options.embeddings, options.all_checkpoints, options.csv, *options.benchmark]
@@ -95,32 +103,37 @@ def _judge(
     judge(benchmark.score(embeddings, name), embeddings, questions, judged)
 
 
-def _models(options: Namespace) -> list[str]:
-    """Names of the models, the one under study last; none for embeddings. InputError unless one source is named."""
+def _models(options: Namespace) -> dict[str, str]:
+    """Return models and their names in the tables, the one under study last; none for embeddings.
+
+    Raises InputError unless one source is named.
+    """
     given = [word for word in (options.model, options.embeddings, options.all_checkpoints) if word]
     if len(given) != 1:
         raise InputError("give one of: a model's folder, --embeddings FILE.npz, --all-checkpoints RUN")
     if options.embeddings:
         if options.degrade or options.baselines:
             raise InputError("--degrade and --baselines need a network: give a model instead of --embeddings")
-        return []
-    return [str(path) for path in find_models(options.all_checkpoints)] if options.all_checkpoints else [options.model]
+        return {}
+    if options.all_checkpoints:
+        return {str(path): name for path, name in find_models(options.all_checkpoints).items()}
+    return {options.model: options.model}
 
 
 def _rows(
-    options: Namespace, models: list[str], benchmark: Benchmark, scratch: Path
+    options: Namespace, models: dict[str, str], benchmark: Benchmark, scratch: Path
 ) -> Iterator[tuple[str, Callable[[], Embeddings], Path | None]]:
     """(row's name, embeddings, folder they lie in) in the order of the table: the model under study last."""
     if not models:
         yield options.embeddings, lambda: EmbeddingsFile(options.embeddings).of(benchmark.images), None
         return
     by_first(benchmark.images.check)
-    loaded = each(lambda: load_model(models[-1]))
+    loaded = each(lambda: load_model([*models][-1]))
     if options.baselines:
         yield "pixels", lambda: pixels(benchmark.images, loaded.preprocessing.size), None
         yield "untrained network", *_embed(untrained(loaded), benchmark, "", options, scratch)
-    for name in models:
-        model = each(partial(load_model, name))
+    for path, name in models.items():
+        model = each(partial(load_model, path))
         for spec in (*options.degrade, ""):
             yield f"{name} {spec}".strip(), *_embed(model, benchmark, spec, options, scratch)
 
@@ -153,13 +166,14 @@ def _publish(options: Namespace, command: str, benchmarks: list[Benchmark], judg
     )
 
 
-def _print(judged: Judgement) -> None:
+def _print(judged: Judgement, of_a_run: bool) -> None:
+    """of_a_run: the models are those of one run, and a table of theirs takes the place of one per benchmark."""
     console = open_console()
     pairs, searches = split_results(judged.results)
-    if pairs:
+    if pairs and not of_a_run:
         print_table(pairs, console)
-    sheets = [sheet for sheet in (folds_sheet(pairs), figures_sheet(pairs)) if sheet]
-    for sheet in sheets:
+    sheets = [checkpoints_sheet(pairs)] if of_a_run else [folds_sheet(pairs), figures_sheet(pairs)]
+    for sheet in filter(None, sheets):
         print_sheet(sheet, console)
     print_searches(searches, console)
     for table in judged.groups:

@@ -1,13 +1,14 @@
 """Finished evaluations on disk: RUN/metrics.json or FILE.json, for `marginface threshold` and `compare`."""
 
 import dataclasses
+import filecmp
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from marginface.embedder import CONFIG
+from marginface.embedder import CONFIG, WEIGHTS
 from marginface.errors import InputError
 from marginface.evaluate.publish import scores_beside
 from marginface.files import replace_file
@@ -76,23 +77,38 @@ def studied(result: str | Path, replicates: int = 1000) -> list[VerificationResu
     return [dataclasses.replace(one, model=str(result)) for one in last.values()]
 
 
-def find_models(run: str | Path) -> Sequence[Path]:
-    """All models of a run in the order of their numbers: ElasticFace's table over epochs.
+def find_models(run: str | Path) -> dict[Path, str]:
+    """Return each model of a run once, numbered ones first in their order, and its name: ElasticFace's table of epochs.
 
-    Folders of models in RUN and RUN/checkpoints, or the files `*backbone.pth` of other trainers; RUN/model last.
+    Folders of models in RUN and RUN/checkpoints, or the files `*backbone.pth` of other trainers. Of several with the
+    same weights the first stands for all: "step-12 (best, model)".
+    Raises InputError where there are none.
     """
     run = Path(run)
     folders = {path.parent for pattern in (f"*/{CONFIG}", f"checkpoints/*/{CONFIG}") for path in run.glob(pattern)}
     last = run / "model"
     found = sorted({*folders, *run.glob("*backbone.pth")} - {last}, key=_by_number)
-    if not found and last not in folders:
+    found += [last] if last in folders else []
+    if not found:
         raise InputError(f"{run} holds no models: give a run's folder, such as runs/quickstart")
-    return [*found, *([last] if last in folders else [])]
+    same: dict[Path, list[str]] = {}
+    for path in found:
+        twin = next((one for one in same if _same_weights(one, path)), None)
+        if twin is None:
+            same[path] = []
+        else:
+            same[twin].append(path.name)
+    return {path: path.name + (f" ({', '.join(others)})" if others else "") for path, others in same.items()}
 
 
-def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+def _same_weights(first: Path, second: Path) -> bool:
+    files = [path / WEIGHTS if path.is_dir() else path for path in (first, second)]
+    return all(file.is_file() for file in files) and filecmp.cmp(*files, shallow=False)
+
+
+def _by_number(path: Path) -> tuple[bool, list[tuple[bool, int, str]]]:
     """10 after 9; names without numbers at the end."""
-    return [
+    return not re.search(r"\d", path.name), [
         (not part.isdecimal(), int(part or 0) if part.isdecimal() else 0, part)
         for part in re.split(r"(\d+)", path.name)
     ]

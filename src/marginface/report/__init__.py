@@ -5,6 +5,7 @@ from marginface.report.pictures import PictureOf
 from marginface.report.sheets import (
     Sheet,
     best_f1_sheet,
+    checkpoints_sheet,
     comparison_sheet,
     figures_sheet,
     folds_sheet,
@@ -20,6 +21,7 @@ __all__ = [
     "Provenance",
     "Sheet",
     "best_f1_sheet",
+    "checkpoints_sheet",
     "comparison_sheet",
     "figures_sheet",
     "folds_sheet",

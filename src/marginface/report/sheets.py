@@ -129,6 +129,22 @@ def best_f1_sheet(results: Sequence[IdentificationResult], comparisons: Sequence
     )
 
 
+def checkpoints_sheet(results: Sequence[VerificationResult]) -> Sheet | None:
+    """Ten-fold accuracy of the models of one run, a row each, on every benchmark: ElasticFace's test.log as a table."""
+    found = {(one.model, one.benchmark): one.fold_accuracy for one in results if one.fold_accuracy is not None}
+    if not found:
+        return None
+    models, sets = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+    rows = []
+    for model in models:
+        folds = [found.get((model, name)) for name in sets]
+        rows.append(
+            [Cell(model), *(Cell(f"{percent(one.mean)} ± {percent(one.std)}" if one else "–") for one in folds)]
+        )
+    caption = "Accuracy in %, mean and standard deviation over ten folds; all other figures are in the report and JSON."
+    return Sheet("Models of the run", caption, ["Model", *sets], rows)
+
+
 def folds_sheet(results: Sequence[VerificationResult]) -> Sheet | None:
     """Ten-fold figures as the trainers of others print them; None where no result has folds."""
     folded = [one for one in results if one.fold_accuracy is not None]

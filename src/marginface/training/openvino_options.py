@@ -127,7 +127,7 @@ class _Trainer:
 
     def _other(self, key: str, value: Any) -> list[str]:
         if key == "val_step":  # it saves a snapshot whenever it evaluates
-            return [f"--train.eval_every={value}", f"--train.checkpoint_every={value}"]
+            return [f"--train.eval_every={value}", f"--train.checkpoint_every={value}", "--train.keep_models=true"]
         if key in ("device", "devices"):
             return [f"--trainer.devices={len(value) if isinstance(value, list) else 1}"]
         if key == "weighted":
