@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,25 @@ def test_openvino_finds_nothing_to_report_by(monkeypatch: pytest.MonkeyPatch) ->
     optional_imports.disable_telemetry()
     with pytest.raises(ImportError):
         importlib.import_module("openvino_telemetry")
+
+
+KEPT = """
+import logging, sys
+from marginface.optional_imports import load_library
+class Handler(logging.Handler):
+    def close(self): sys.exit("closed")
+handler = Handler()
+logging.getLogger().addHandler(handler)
+for library in sys.argv[1:]: load_library(library)
+assert logging.getLogger().handlers == [handler] and logging.config.dictConfig.__module__ == "logging.config"
+handler.close = lambda: None
+"""
+
+
+@pytest.mark.parametrize("libraries", [("pymilvus",), pytest.param(EXTRAS, marks=pytest.mark.slow)], ids=["one", "all"])
+def test_the_logging_of_the_program_is_left_as_it_is(libraries: Iterable[str]) -> None:
+    run = subprocess.run([sys.executable, "-c", KEPT, *libraries], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("library", EXTRAS)

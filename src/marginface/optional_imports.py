@@ -5,8 +5,11 @@ set has already looked up its maker's server. `tests/test_structure.py` holds ev
 """
 
 import importlib
+import logging.config
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from marginface.errors import InputError
@@ -56,17 +59,30 @@ def disable_telemetry() -> None:
 
 
 def load_library(module: str, purpose: str = "this command") -> Any:
-    """The module of an optional library, such as "onnxruntime.quantization", imported with telemetry disabled.
+    """The module of an optional library, such as "onnxruntime.quantization", imported with telemetry disabled and
+    the logging of the program left as it is.
 
     purpose: what needs it, the subject of the message. Raises InputError, naming the extra that brings it, if it
     cannot be imported.
     """
     disable_telemetry()
     try:
-        return importlib.import_module(module)
+        with _logging_kept():
+            return importlib.import_module(module)
     except ImportError as error:
         library = module.partition(".")[0]
         raise InputError(
             f"{purpose} needs {library}, which cannot be imported ({error});"
             f" install it with: pip install 'marginface[{EXTRAS[library]}]'"
         ) from error
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Within, nobody configures logging: pymilvus and MLflow do when imported, which closes all handlers there are."""
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda config: None
+    try:
+        yield
+    finally:
+        logging.config.dictConfig = configure
