@@ -102,8 +102,8 @@ def find_models(run: str | Path) -> dict[Path, str]:
 
 
 def _same_weights(first: Path, second: Path) -> bool:
-    files = [path / WEIGHTS if path.is_dir() else path for path in (first, second)]
-    return all(file.is_file() for file in files) and filecmp.cmp(*files, shallow=False)
+    one, other = (path / WEIGHTS if path.is_dir() else path for path in (first, second))
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _by_number(path: Path) -> tuple[bool, list[tuple[bool, int, str]]]:
