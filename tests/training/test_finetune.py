@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from marginface.backbones import create_backbone
+from marginface.backbones import create_backbone, list_backbones
 from marginface.embedder import Embedder, ModelConfig, Preprocessing
 from marginface.errors import InputError, Stopped
 from marginface.loading.loader import DataConfig, Loader
@@ -257,6 +257,29 @@ def test_a_published_checkpoint_is_a_start(tmp_path: Path) -> None:
     assert all(torch.equal(value, backbone.state_dict()[name]) for name, value in start.backbone.state_dict().items())
 
 
+@pytest.mark.parametrize("name", [*list_backbones(), "timm:resnet18", "timm:efficientnet_b0", "timm:convnext_atto"])
+def test_parts_mean_the_same_for_every_network(name: str) -> None:
+    """The stem runs before everything else, the embedding layer behind it; together with the trunk they are all."""
+    with torch.device("meta"):
+        net = create_backbone(name, 16).eval()
+    leaves = {one: path for path, one in net.named_modules() if not list(one.children()) and list(one.parameters())}
+    order: list[str] = []
+    for leaf, path in leaves.items():
+        leaf.register_forward_hook(lambda *_, path=path: order.append(path))
+    with torch.no_grad():
+        net(torch.zeros(2, 3, *net.image_size, device="meta"))
+    still = {}
+    for part in ("stem", "trunk", "embedding"):
+        for parameter in net.parameters():
+            parameter.requires_grad_(True)
+        Frozen(net, part)
+        still[part] = {path for leaf, path in leaves.items() if not next(leaf.parameters()).requires_grad}
+    assert set(order) == set(leaves.values())
+    assert set(order[: len(still["stem"])]) == still["stem"]
+    assert set(order[len(still["trunk"]) :]) == still["embedding"]
+    assert still["stem"] < still["trunk"] == set(order) - still["embedding"]
+
+
 def test_stem_is_what_comes_before_the_blocks() -> None:
     with torch.device("meta"):
         net = create_backbone("iresnet18", 512)
@@ -266,7 +289,8 @@ def test_stem_is_what_comes_before_the_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("freeze", "message"), [("layer9", "no part 'layer9'.*trunk, embed"), ("trunk,embed", "nothing")]
+    ("freeze", "message"),
+    [("layer9", "no part 'layer9'.*stem, trunk, embedding"), ("trunk,embed", "nothing")],
 )
 def test_impossible_freezing_is_refused(freeze: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -17,6 +17,8 @@ class Backbone(nn.Module):
 
     num_features: int
     image_size: tuple[int, int]  # height, width
+    stem_parts: Sequence[str] = ()  # modules and parameters before the first block
+    embedding_parts: Sequence[str] = ()  # children that make an embedding of the last map of features
 
     def __init__(self, num_features: int, image_size: tuple[int, int] = (112, 112)) -> None:
         super().__init__()

@@ -88,6 +88,9 @@ class GradientNet(Backbone):
     28×28, doubled at 14×14 and again at 7×7. colours: learned 7×7 colour filters. dropout: before the embedding.
     """
 
+    stem_parts = ("colours", "stem")
+    embedding_parts = ("bn", "dropout", "fc", "features")
+
     def __init__(self, num_features: int = 256, width: int = 64, colours: int = 16, dropout: float = 0.4) -> None:
         super().__init__(num_features)
         self.gradients = OrientedGradients()

@@ -44,6 +44,9 @@ class IR(Backbone):
     The embedding comes out raw, where AdaFace's own code returns direction and norm.
     """
 
+    stem_parts = ("input_layer",)
+    embedding_parts = ("output_layer",)
+
     def __init__(
         self,
         blocks: tuple[int, int, int, int],

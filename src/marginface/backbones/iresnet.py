@@ -44,6 +44,9 @@ class IResNet(Backbone):
     init: "normal" draws convolutions from N(0, 0.1) (InsightFace); "kaiming" is MagFace's.
     """
 
+    stem_parts = ("conv1", "bn1", "prelu")
+    embedding_parts = ("bn2", "dropout", "fc", "features")
+
     def __init__(
         self,
         blocks: tuple[int, int, int, int],

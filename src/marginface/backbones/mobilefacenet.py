@@ -83,6 +83,9 @@ class MobileFaceNet(Backbone):
     blocks: of the stem and the three stages. scale: width, in units of 64 channels.
     """
 
+    stem_parts = ("layers.0",)
+    embedding_parts = ("features",)
+
     def __init__(self, blocks: tuple[int, int, int, int], scale: int, num_features: int = 512) -> None:
         super().__init__(num_features)
         width = 64 * scale

@@ -44,6 +44,9 @@ class InvertedResidual(nn.Module):
 class MobileFaceNetSE(Backbone):
     """Depthwise-separable net for 128x128 faces; every PReLU has one slope. Published with 256 features."""
 
+    stem_parts = ("features.0",)
+    embedding_parts = ("dw_pool", "dw_bn", "conv1_extra")
+
     def __init__(self, num_features: int = 512) -> None:
         super().__init__(num_features, image_size=(128, 128))
         layers: list[nn.Module] = [

@@ -13,6 +13,9 @@ class SmallBackbone(Backbone):
     2019). width: channels of the first convolution; twice as many at 14x14, four times as many at 7x7.
     """
 
+    stem_parts = ("trunk.1", "trunk.2", "trunk.3")
+    embedding_parts = ("embed",)
+
     def __init__(self, num_features: int = 128, width: int = 24) -> None:
         super().__init__(num_features)
         self.trunk = nn.Sequential(

@@ -26,6 +26,9 @@ class Sphere(Backbone):
     image_size: height and width; 112x96 as published, other projects train it on 112x112.
     """
 
+    stem_parts = ("conv1_1", "relu1_1")
+    embedding_parts = ("fc5",)
+
     def __init__(
         self,
         blocks: tuple[int, int, int, int],

@@ -1,5 +1,6 @@
 """`timm:<name>`: any network of the timm library with an embedding neck. An optional extra."""
 
+import itertools
 import re
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ class TimmBackbone(Backbone):
 
     mean: Tensor
     std: Tensor
+    embedding_parts = ("neck",)
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class TimmBackbone(Backbone):
         except Exception as error:  # of any kind: the options are for code that is not ours
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"timm cannot build {model} for {image_size} pixels with {options}: {reason}") from error
+        self.stem_parts = _stem(self.trunk)
         self.neck = nn.Sequential(
             nn.BatchNorm1d(width),
             nn.Dropout(dropout),
@@ -77,6 +80,16 @@ class TimmBackbone(Backbone):
         width = self._features(torch.zeros(1, 3, *self.image_size)).shape[1]
         self.trunk.train(training)
         return width
+
+
+def _stem(trunk: nn.Module) -> list[str]:
+    """The trunk's own parameters, such as position embeddings, and its children up to the first sequence of blocks."""
+    children = list(trunk.named_children())
+    blocks = nn.Sequential | nn.ModuleList
+    names = [name for name, _ in itertools.takewhile(lambda child: not isinstance(child[1], blocks), children)]
+    if not any(list(trunk.get_submodule(name).parameters()) for name in names):
+        names = [name for name, _ in children[:1]]  # a stem that is a sequence itself
+    return [f"trunk.{name}" for name in (*names, *(name for name, _ in trunk.named_parameters(recurse=False)))]
 
 
 def _timm(model: str) -> Any:

@@ -79,6 +79,9 @@ class ViT(Backbone):
     drop_path: stochastic depth of the last block, rising from 0 at the first.
     """
 
+    stem_parts = ("patch_embed", "pos_embed")
+    embedding_parts = ("feature",)
+
     def __init__(
         self,
         dim: int,

@@ -86,8 +86,8 @@ class LoopConfig:
         accumulate: each update sums the gradients of this many equal parts of the batch, to save memory
         activation_checkpointing: the backward pass computes the network's blocks a second time instead of keeping what
             they computed: less memory, a third more arithmetic, the same result
-        freeze: parts of the network that stay as they are, by the beginnings of their modules' names with commas
-            between, such as stem,layer1
+        freeze: parts of the network that stay as they are, with commas between: stem, trunk (all but the embedding
+            layer), embedding, or names of modules, such as layer1
         freeze_norms: batch norms keep the statistics they have; for fine-tuning with few images
         patience: stop after so many evaluations in a row without a better mean accuracy, and keep the best model;
             0 = off

@@ -1,6 +1,5 @@
 """Fine-tuning: the model a run starts from, what of it stays as it is, first class weights. For start and loop."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from marginface.backbones import Backbone
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.loading.loader import Loader
@@ -36,19 +36,20 @@ def load_start(where: str | Path) -> Embedder:
 class Frozen:
     """Parts of a network that training leaves as they are, bit for bit.
 
-    freeze: prefixes of module names, separated by commas, such as "stem,layer1"; their weights get no gradient,
-    their batch norms keep their statistics, their dropout is off. "stem" may stand for all that comes before the
-    first sequence of blocks. norms: all batch norms keep their statistics (weight and bias still learn).
-    Raises InputError for a prefix that names nothing, or when nothing would be left to learn.
+    freeze: separated by commas, names of modules, such as "layer1", or what every network has: "stem", all before the
+    first block; "embedding", all behind the last map of features; "trunk", all before that, the stem included. Their
+    weights get no gradient, their batch norms keep their statistics, their dropout is off. norms: all batch norms keep
+    their statistics (weight and bias still learn).
+    Raises InputError for a name that there is not, or when nothing would be left to learn.
     """
 
-    def __init__(self, backbone: nn.Module, freeze: str, norms: bool = False) -> None:
+    def __init__(self, backbone: Backbone, freeze: str, norms: bool = False) -> None:
         parts = [part for prefix in filter(None, freeze.split(",")) for part in _named(backbone, prefix.strip())]
         for part in parts:
             part.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in backbone.parameters()):
             raise InputError(f"train.freeze {freeze} leaves nothing of the network to learn; name fewer parts")
-        self._still = parts
+        self._still = [part for part in parts if isinstance(part, nn.Module)]
         if norms:
             self._still += [
                 module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -60,24 +61,20 @@ class Frozen:
             module.eval()
 
 
-def _named(backbone: nn.Module, prefix: str) -> list[nn.Module]:
-    modules = dict(backbone.named_modules())
-    if prefix in modules and prefix:
-        return [modules[prefix]]
-    children = dict(backbone.named_children())
-    if prefix == "stem":
-        before = [child for child in _until_blocks(children.values()) if list(child.parameters())]
-        if before:
-            return before
-    learned = [name for name, child in children.items() if list(child.parameters())]
-    raise InputError(f"train.freeze: the network has no part {prefix!r}; its parts are {', '.join(learned)}")
-
-
-def _until_blocks(children: Iterable[nn.Module]) -> Iterable[nn.Module]:
-    for child in children:
-        if isinstance(child, nn.Sequential | nn.ModuleList):
-            return
-        yield child
+def _named(backbone: Backbone, name: str) -> list[nn.Module | nn.Parameter]:
+    """What a word of train.freeze stands for. Raises InputError for none."""
+    named = {**dict(backbone.named_modules()), **dict(backbone.named_parameters())}
+    above = [*dict(backbone.named_children()), *(one for one, _ in backbone.named_parameters(recurse=False))]
+    parts = {
+        "stem": backbone.stem_parts,
+        "trunk": [one for one in above if one not in backbone.embedding_parts],
+        "embedding": backbone.embedding_parts,
+    }
+    names = parts.get(name) or [name]
+    if all(one in named and one for one in names):
+        return [named[one] for one in names]
+    learned = [one for one, child in backbone.named_children() if list(child.parameters())]
+    raise InputError(f"train.freeze: the network has no part {name!r}; it has {', '.join([*parts, *learned])}")
 
 
 class ClassMeans:

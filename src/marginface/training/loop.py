@@ -109,7 +109,7 @@ class Trainer:
             self.embedder.backbone = backbone = with_shared_norms(backbone, device)
         if config.train.activation_checkpointing:
             recompute_blocks(cast(Backbone, backbone))
-        self.frozen = Frozen(backbone, config.train.freeze, config.train.freeze_norms)
+        self.frozen = Frozen(cast(Backbone, backbone), config.train.freeze, config.train.freeze_norms)
 
     def _open_benchmark(self, spec: str) -> None:
         """One of data.val, every image of which can be read; else the run does not start, or goes on without it."""
