@@ -675,27 +675,34 @@ def bmp(width: int, height: int, size: int = 40) -> bytes:
 
 
 IMAGES = {
-    "PNG of 20,000 pixels": png(20_000, 20_000),
-    "PNG of 16 bits": png(9000, 9000, 16, 6),
-    "PNG that claims": png(1, 1).replace(struct.pack(">II", 1, 1), struct.pack(">II", 1 << 31, 1 << 31), 1),
-    "JPEG of many scans": many_scans(3000),
-    "turned JPEG of many scans": exif(many_scans(3000)),
-    "BMP that claims": bmp(1 << 30, 1 << 30),
-    "BMP that claims to be old": bmp(0x00010001, 1 << 15, 0x10C),
-    "PPM that claims": b"P6 100000 100000 255\n" + bytes(100),
-    "PPM with a long comment": b"P6 10 1#" + b"x" * 1014 + b"\n0 255\n" + bytes(100),
-    "PPM cut within a number": b"P6 10" + b" " * 1018 + b"10000000 255\n" + bytes(100),
-    "PPM of negative sides": b"P6 -100000 -100000 255\n" + bytes(100),
-    "WebP that claims": b"RIFF\x1e\0\0\0WEBPVP8L\x12\0\0\0/" + b"\xff" * 17,
-    "WebP of no kind": b"RIFF\x1e\0\0\0WEBPXXXX\x12\0\0\0" + b"\x10\0" * 9,
-    "nothing": b"",
+    "PNG of 20,000 pixels": lambda: png(20_000, 20_000, 1, 0),
+    "PNG that claims": lambda: png(1, 1).replace(struct.pack(">II", 1, 1), struct.pack(">II", 1 << 31, 1 << 31), 1),
+    "JPEG of many scans": lambda: many_scans(3000),
+    "turned JPEG of many scans": lambda: exif(many_scans(3000)),
+    "BMP that claims": lambda: bmp(1 << 30, 1 << 30),
+    "BMP that claims to be old": lambda: bmp(0x00010001, 1 << 15, 0x10C),
+    "PPM that claims": lambda: b"P6 100000 100000 255\n" + bytes(100),
+    "PPM with a long comment": lambda: b"P6 10 1#" + b"x" * 1014 + b"\n0 255\n" + bytes(100),
+    "PPM cut within a number": lambda: b"P6 10" + b" " * 1018 + b"10000000 255\n" + bytes(100),
+    "PPM of negative sides": lambda: b"P6 -100000 -100000 255\n" + bytes(100),
+    "WebP that claims": lambda: b"RIFF\x1e\0\0\0WEBPVP8L\x12\0\0\0/" + b"\xff" * 17,
+    "WebP of no kind": lambda: b"RIFF\x1e\0\0\0WEBPXXXX\x12\0\0\0" + b"\x10\0" * 9,
+    "nothing": lambda: b"",
 }
 
 
 @pytest.mark.parametrize("bomb", IMAGES)
 def test_images_that_are_bombs(tmp_path, bomb):
-    (tmp_path / "x.jpg").write_bytes(IMAGES[bomb])
+    (tmp_path / "x.jpg").write_bytes(IMAGES[bomb]())
     assert "x.jpg" in refusal(decode_file, tmp_path / "x.jpg", memory=SMALL, seconds=5)
+
+
+@pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"fdAT"])
+def test_a_chunk_of_a_png_that_is_longer_than_the_file(tmp_path, kind):
+    whole = png(9, 9)
+    (tmp_path / "x.png").write_bytes(whole[:33] + b"\xf0\0\0\1" + kind + whole[33:])
+    assert "x.png" in (message := refusal(decode_file, tmp_path / "x.png", memory=SMALL))
+    assert "it is truncated" in message  # not: too little memory
 
 
 def test_a_video_behind_a_photograph_is_no_scan(tmp_path):

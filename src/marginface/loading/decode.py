@@ -14,7 +14,7 @@ import simplejpeg
 
 from marginface.errors import InputError
 from marginface.readers.base import Record
-from marginface.readers.image_size import JPEG, image_size
+from marginface.readers.image_size import JPEG, PNG, image_size
 
 TABLES, AFTER_JFIF = b"\xff\xdb", 20  # the marker of a JPEG's quantisation tables; where its first segment ends
 MAX_PIXELS = 1 << 26  # 200 MB once decoded; what claims to be larger is refused before memory is taken
@@ -116,6 +116,16 @@ def _check_claims(height: int, width: int, data: bytes) -> None:
         raise ValueError(f"it claims {width}×{height} pixels, more than the {MAX_PIXELS:,} allowed")
     if data.startswith(JPEG) and data.count(SCAN) > MOST_SCANS and _has_many_scans(data):
         raise ValueError(f"it has more than {MOST_SCANS} scans; save it again")
+    if data.startswith(PNG) and not _holds_its_chunks(data):
+        raise ValueError("it is truncated")
+
+
+def _holds_its_chunks(data: bytes) -> bool:
+    """Whether no chunk of a PNG is longer than what follows: OpenCV takes memory for the length that it reads."""
+    at = len(PNG)
+    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return at <= len(data)
 
 
 def _has_many_scans(data: bytes) -> bool:

@@ -5,6 +5,7 @@ import struct
 import simplejpeg
 
 JPEG = b"\xff\xd8\xff"
+PNG = b"\x89PNG\r\n\x1a\n"
 OLD_BMP = b"\x0c\0\0\0"  # the size of its header
 
 
@@ -17,7 +18,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         if data.startswith(JPEG):
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
             return height, width
-        if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+        if data.startswith(PNG) and data[12:16] == b"IHDR":
             width, height = struct.unpack_from(">II", data, 16)
             return height, width
         if data.startswith(b"BM"):
