@@ -113,6 +113,22 @@ def test_the_readmes_command(trained: list[Config], capsys: pytest.CaptureFixtur
     assert [line.split()[0] for line in sentences] == ["train_landmarks", "val_landmarks"]
 
 
+def test_what_the_recipe_names_is_not_blamed_on_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, told in (
+        (["--train_data_root", "mine"], "mine: no such file or folder"),
+        (["--train_data_root", "synthetic:identities=20,images=10"], "--data.val)"),
+        (["--embed_size", "64"], "--data.train)"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["train", *words])
+        error = capsys.readouterr().err
+        assert told in error
+        assert ("of the recipe names it: give yours with" in error) == told.startswith("--")
+
+
 def test_every_key_is_a_key(tmp_path: Path) -> None:
     for key in KEYS:
         value = {"model": "mobilenet", "margin_type": "arc", "mining_type": "focal"}.get(key, "1")

@@ -45,7 +45,10 @@ def run(options: Namespace, command: str) -> None:
     config = Config(**vars(parser.instantiate(parser.parse_object(fields))))
     _refuse_commands(config, shlex.split(command))
     named = re.search(r" --name\b", command) is not None
-    start_training(config, resume=options.resume, numbered=not named, command=command, console=Console())
+    try:
+        start_training(config, resume=options.resume, numbered=not named, command=command, console=Console())
+    except InputError as error:
+        raise InputError(f"{error}{_not_typed(config, str(error), command)}") from error
 
 
 def prepared(words: list[str]) -> list[str]:
@@ -106,6 +109,16 @@ def print_help(everything: bool) -> None:
             if all(action.help == SUPPRESS for action in group._group_actions):
                 group.description = None
     parser.print_help()
+
+
+def _not_typed(config: Config, error: str, command: str) -> str:
+    """Say which setting of a recipe the error is about, where nobody has typed the path that it names."""
+    for name, specs in (("data.train", [config.data.train]), ("data.val", config.data.val)):
+        for spec in specs:
+            path = re.sub("^(pairs|lfw|closedset|tinyface|ijbb|ijbc):", "", spec).partition(",")[0]
+            if path and path in error and path not in command:
+                return f" ({name} of the recipe names it: give yours with --{name})"
+    return ""
 
 
 def _refuse_commands(config: Config, words: list[str]) -> None:
