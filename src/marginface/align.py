@@ -19,6 +19,7 @@ from marginface.files import check_apart, create_file, replace_file
 from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
 from marginface.readers.containment import is_possible
+from marginface.readers.folder_writer import is_plain
 from marginface.readers.image_size import image_size
 from marginface.readers.image_walk import IMAGE_SUFFIXES
 from marginface.untrusted import LARGEST_IMAGE, read_bytes, read_lines
@@ -80,7 +81,9 @@ def align_faces(
     template: str = "arcface",
     detect: FindPoints | None = None,
 ) -> Aligned:
-    """Writes folder/<key of the record>.png for every record; those already there are kept, so it can be repeated.
+    """Writes folder/<key of the record>.png for every record, with the folder of its identity where the key has none.
+
+    Those already there are kept, so it can be repeated.
 
     size: height of a face in pixels. template: one of faces.template.TEMPLATES. people: only records whose folder has
     one of these names. progress: told how many of how many are done. detect: finds the points of records that come
@@ -91,7 +94,7 @@ def align_faces(
     face_shape(size, template)
     if (source := getattr(reader, "path", None)) is not None:
         check_apart(folder, source)
-    one = _Aligner(Path(folder), size, template, detect)
+    one = _Aligner(Path(folder), size, template, detect, getattr(reader, "class_names", None))
     done = Aligned()
     chosen = _chosen(reader, people)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -105,7 +108,7 @@ def align_faces(
                 done.written += written
                 done.kept += not written
                 if fitted is not None:
-                    done.fits[_face_name(record.key)] = fitted
+                    done.fits[one.face_name(record)] = fitted
             if progress:
                 progress(min(start + 256, len(chosen)), len(chosen))
     if not done.written + done.kept:
@@ -117,8 +120,12 @@ def align_faces(
 def _chosen(reader: Reader, people: set[str] | None) -> list[int]:
     if people is None:
         return list(range(len(reader)))
-    keys = [record.key for start in range(0, len(reader), 256) for record in _headers(reader, start)]
-    person = [PurePosixPath(key).parent.name for key in keys]
+    names = getattr(reader, "class_names", None)
+    records = (record for start in range(0, len(reader), 256) for record in _headers(reader, start))
+    person = [
+        names[record.label] if names and "/" not in record.key else PurePosixPath(record.key).parent.name
+        for record in records
+    ]
     if missing := people - set(person):
         raise InputError(f"{len(missing)} of {len(people)} people are not in the set; the first: {min(missing)}")
     return [index for index, name in enumerate(person) if name in people]
@@ -134,11 +141,20 @@ class _Aligner:
     size: int
     template: str
     detect: FindPoints | None
+    names: Sequence[str] | None
+
+    def face_name(self, record: Record) -> str:
+        """The path of a record's face below the folder; where its key has no folder, in that of its identity."""
+        path = PurePosixPath(record.key)
+        if "/" not in record.key:
+            name = "" if self.names is None else self.names[record.label]
+            path = PurePosixPath(name if is_plain(name) else f"{record.label:07d}", record.key)
+        return str(path.with_suffix(".png") if path.suffix.lower() in IMAGE_SUFFIXES else f"{path}.png")
 
     def align(self, record: Record) -> tuple[Fit | None, bool] | str:
         """(how it fits if that is known, whether it was written now), or why it could not be."""
         try:
-            target = self.folder / _face_name(record.key)
+            target = self.folder / self.face_name(record)
             if not is_possible(str(target)):
                 return "no file can have its name"
             if not target.resolve().is_relative_to(self.folder.resolve()):
@@ -168,12 +184,6 @@ class _Aligner:
 
     def _fit(self, points: np.ndarray, photograph: Sequence[int]) -> Fit:
         return fit(points, (photograph[0], photograph[1]), self.size, self.template)
-
-
-def _face_name(key: str) -> str:
-    """The path of a record's face below the folder."""
-    path = PurePosixPath(key)
-    return str(path.with_suffix(".png") if path.suffix.lower() in IMAGE_SUFFIXES else f"{path}.png")
 
 
 def _shape(record: Record) -> Sequence[int]:

@@ -145,7 +145,7 @@ def test_no_aligned_face_leads_out(tmp_path: Path) -> None:
     assert done.written + done.kept + len(done.refused) >= len(set(HOSTILE))
     for key in ("../../escape", "/etc/passwd", "a/../../../escape.jpg", "x" * 5000, "\0", "\ud800.jpg"):
         assert key in done.refused, key
-    assert (out / "good.png").is_file()
+    assert (out / "0000000" / "good.png").is_file()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)

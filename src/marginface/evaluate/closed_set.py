@@ -8,8 +8,8 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.evaluate.benchmark import Result, split_words
 from marginface.evaluate.embeddings import Embeddings
-from marginface.evaluate.images import Images
-from marginface.protocols.closed_set import ClosedSet, read_closed_set
+from marginface.evaluate.images import Images, open_set
+from marginface.protocols.closed_set import ClosedSet, make_closed_set, read_closed_set
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,16 @@ class ClosedSetBenchmark:
 
 
 def open_closed_set(rest: str, resize: bool, allow_outside: bool) -> ClosedSetBenchmark:
-    """`FOLDER,enrol=N`: N images of each person are enrolled, 1 unless told otherwise."""
+    """`SET,enrol=N`, a folder of people or any other data set; N images of each person are enrolled, by default 1."""
     folder, options = split_words(rest, ["enrol"])
     enrol = options.get("enrol", "1")
     if not enrol.isdecimal() or int(enrol) < 1:
         raise InputError(f"enrol is how many images of each person are enrolled, at least 1, not '{enrol}'")
+    if reader := open_set(folder, allow_outside):
+        names = getattr(reader, "class_names", None) or [str(label) for label in range(reader.num_classes)]
+        rows = range(len(reader))
+        people = make_closed_set(folder, rows, reader.labels, names, int(enrol))
+        return ClosedSetBenchmark(people, Images.of_reader(people.name, reader, rows, resize))
     people = read_closed_set(folder, int(enrol), allow_outside=allow_outside)
     keys = [str(path.relative_to(folder)) for path in people.images]
     return ClosedSetBenchmark(people, Images.of_files(people.name, keys, people.images, resize))

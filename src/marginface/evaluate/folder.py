@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from marginface.embedder import Embedder, check_embeddings
-from marginface.errors import InputError
 from marginface.evaluate.embeddings import Progress
-from marginface.evaluate.images import Images
+from marginface.evaluate.images import Images, open_set
 from marginface.files import check_file, create_file
 from marginface.readers.containment import Bounds
-from marginface.readers.image_walk import IMAGE_SUFFIXES, walk_images
+from marginface.readers.image_walk import walk_images
 
 
 def embed_folder(
@@ -23,21 +22,21 @@ def embed_folder(
     allow_outside: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Embeds every image below `folder`; returns how many. Goes the fastest way, as `Embedder.embed` does.
+    """Embeds every image below `folder`, or of any other data set; returns how many.
 
-    Writes an npz of `embeddings` float32 (N, D), L2-normalised, `norms` float32 (N,) before normalising, and
-    `keys` (N,), paths relative to `folder`, sorted. Raises InputError naming the images that cannot be read, for a
-    symbolic link that leads out of `folder`, unless `allow_outside`, and for an `output` that exists, unless
-    `overwrite`.
+    Goes the fastest way, as `Embedder.embed` does. Writes an npz of `embeddings` float32 (N, D), L2-normalised, `norms`
+    float32 (N,) before normalising, and `keys` (N,), paths relative to `folder`, sorted; of other sets their keys in
+    order. Raises InputError naming the images that cannot be read, for a symbolic link that leads out of `folder`,
+    unless `allow_outside`, and for an `output` that exists, unless `overwrite`.
     """
     check_file(output, overwrite, [folder])
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; give the one with the aligned faces")
-    keys = sorted(walk_images(folder, Bounds(folder, allow_outside=allow_outside)))
-    if not keys:
-        raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); give the folder of aligned faces")
-    images = Images.of_files(str(folder), keys, [folder / key for key in keys], resize)
+    if reader := open_set(folder, allow_outside):
+        images = Images.of_reader(str(folder), reader, range(len(reader)), resize)
+        keys = list(images.keys)
+    else:
+        keys = sorted(walk_images(folder, Bounds(folder, allow_outside=allow_outside)))
+        images = Images.of_files(str(folder), keys, [folder / key for key in keys], resize)
     parts: list[np.ndarray] = []
     for part in model.raw(images.chunks(model.preprocessing.size), flip, fast=len(keys)):
         parts.append(part)

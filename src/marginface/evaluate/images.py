@@ -12,7 +12,10 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.loading.decode import decode, decode_batch
 from marginface.protocols.degrade import Degrade
-from marginface.readers.base import Record
+from marginface.readers import open_reader
+from marginface.readers.base import Reader, Record
+from marginface.readers.containment import Bounds
+from marginface.readers.image_walk import walk_images
 from marginface.untrusted import LARGEST_IMAGE, read_bytes
 
 CHUNK = 64
@@ -55,6 +58,13 @@ class Images:
             return Record(read_bytes(paths[i], LARGEST_IMAGE), 0, str(paths[i]), None if points is None else points[i])
 
         return cls(name, keys, lambda positions: [record(i) for i in positions], resize, align, paths=paths)
+
+    @classmethod
+    def of_reader(cls, name: str, reader: Reader, rows: Sequence[int], resize: bool = False) -> "Images":
+        """Of some rows of a set in any format. Their keys are read with them once."""
+        parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        keys = [record.key for part in parts for record in reader.read(part)]
+        return cls(name, keys, lambda positions: reader.read([rows[i] for i in positions]), resize)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -125,6 +135,13 @@ class Images:
             for record in self.read(range(start, min(start + CHUNK, len(self)))):
                 digest.update(record.image if isinstance(record.image, bytes) else record.image.tobytes())
         return digest.hexdigest()
+
+
+def open_set(path: Path, allow_outside: bool = False) -> Reader | None:
+    """The reader of a set that is no folder of images, such as `convert` writes; None for a folder of images."""
+    if path.is_dir() and next(walk_images(path, Bounds(path, allow_outside=allow_outside)), None) is not None:
+        return None
+    return open_reader(path, allow_outside)
 
 
 def _aligned(records: Sequence[Record], align: Align, size: int) -> tuple[np.ndarray, dict[int, str]]:

@@ -1,5 +1,6 @@
 """Verification: a folder with pairs.txt, a stored set such as lfw.bin, pairs drawn from procedural people."""
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from marginface.evaluate.benchmark import Result, beside, split_words
 from marginface.evaluate.embeddings import Embeddings
-from marginface.evaluate.images import Images
+from marginface.evaluate.images import Images, open_set
 from marginface.protocols.pairs import Pairs, make_folder_pairs, make_pairs, read_pairs, stored_pairs
 from marginface.readers import open_reader
 from marginface.readers.verification import open_verification
@@ -39,11 +40,19 @@ class PairsBenchmark:
 
 
 def open_folder(rest: str, resize: bool, allow_outside: bool) -> PairsBenchmark:
-    """`FOLDER` of one folder a person, with FOLDER/pairs.txt or `pairs=FILE`; without either, pairs are drawn."""
+    """`FOLDER` of one folder a person, with FOLDER/pairs.txt or `pairs=FILE`; without either, pairs are drawn.
+
+    They are also drawn from any other data set.
+    """
     folder, options = split_words(rest, ["pairs"])
     listed = beside(folder, options.get("pairs"), "pairs.txt", allow_outside)
     if "pairs" in options or listed.is_file():
         pairs = read_pairs(listed, folder, allow_outside=allow_outside)
+    elif reader := open_set(folder, allow_outside):
+        pairs = make_pairs(reader.labels, min(10, reader.num_classes // 2), name=folder.name)
+        rows = [int(str(index)) for index in pairs.images]
+        images = Images.of_reader(pairs.name, reader, rows, resize)
+        return PairsBenchmark(dataclasses.replace(pairs, keys=images.keys), images)
     else:
         pairs = make_folder_pairs(folder, allow_outside=allow_outside)
     paths = [Path(str(path)) for path in pairs.images]

@@ -7,6 +7,7 @@ the names, the first images of each person are enrolled (their mean is the perso
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,14 @@ MOST_PAIRS = 100_000
 
 @dataclass(frozen=True)
 class ClosedSet:
-    """images: what to embed, in this order. labels: int64 (N,), index into `names`. enrolled: bool (N,)."""
+    """Known people.
+
+    images: what to embed, in this order: paths, or rows of a reader. labels: int64 (N,), index into `names`. enrolled:
+    bool (N,).
+    """
 
     name: str
-    images: Sequence[Path]
+    images: Sequence[Any]
     labels: np.ndarray
     names: Sequence[str]
     enrolled: np.ndarray
@@ -106,18 +111,28 @@ def read_closed_set(folder: str | Path, enrol: int = 1, seed: int = 0, allow_out
     """
     folder = Path(folder)
     people = images_of_people(folder, Bounds(folder, allow_outside=allow_outside)) if folder.is_dir() else {}
-    if len(people) < 2:
-        raise InputError(f"{folder} must hold at least two people, a folder of pictures each; it holds {len(people)}")
-    if few := [name for name, images in people.items() if len(images) <= enrol]:
-        raise InputError(
-            f"{len(few)} of {len(people)} people in {folder} have no picture left to look up after enrolling {enrol} "
-            f"(first: {few[0]}); add pictures or leave them out"
-        )
     labels = np.repeat(np.arange(len(people)), [len(images) for images in people.values()])
-    places = np.concatenate([np.arange(len(images)) for images in people.values()])
-    first, second, same = draw_pairs(labels, 1, None, seed, most_each=MOST_PAIRS)
     images = [folder / image for own in people.values() for image in own]
-    return ClosedSet(f"{folder.name} closed set", images, labels, list(people), places < enrol, first, second, same)
+    return make_closed_set(folder, images, labels, list(people), enrol, seed)
+
+
+def make_closed_set(
+    source: Path, images: Sequence[Any], labels: np.ndarray, names: Sequence[str], enrol: int = 1, seed: int = 0
+) -> ClosedSet:
+    """As `read_closed_set`, of images whose people are known. labels: int64 (N,), index into `names`."""
+    if len(names) < 2:
+        raise InputError(f"{source} must hold at least two people, a folder of pictures each; it holds {len(names)}")
+    counts = np.bincount(labels, minlength=len(names))
+    if few := np.flatnonzero(counts <= enrol).tolist():
+        raise InputError(
+            f"{len(few)} of {len(names)} people in {source} have no picture left to look up after enrolling {enrol} "
+            f"(first: {names[few[0]]}); add pictures or leave them out"
+        )
+    order = np.argsort(labels, kind="stable")
+    enrolled = np.empty(len(labels), dtype=bool)
+    enrolled[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts) < enrol
+    first, second, same = draw_pairs(labels, 1, None, seed, most_each=MOST_PAIRS)
+    return ClosedSet(f"{source.name} closed set", images, labels, names, enrolled, first, second, same)
 
 
 def _pair_figures(suffix: str, sweep: F1Sweep) -> dict[str, float]:
