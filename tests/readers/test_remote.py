@@ -89,7 +89,7 @@ def test_shards_of_a_server_are_fetched_once(server: Server, tmp_path: Path) -> 
 
 def test_training_goes_on_in_the_middle_of_an_epoch(server: Server) -> None:
     reader = open_reader(f"{server.url}/train-{{000..004}}.tar")
-    config = DataConfig(train=server.url, batch_size=8, size=4, workers=1)
+    config = DataConfig(train=server.url, batch_size=8, size=8, resize=True, workers=1)
     whole = Loader(reader, config, seed=3).start(0)
     seen = [next(whole) for _ in range(10)]
     assert all(sorted(np.concatenate([b.indices for b in seen[i : i + 5]])) == list(range(40)) for i in (0, 5))
