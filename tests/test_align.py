@@ -12,6 +12,7 @@ from marginface.align import IN_A_ROW, TILE, align_faces, read_names
 from marginface.detection import Faces
 from marginface.errors import InputError
 from marginface.faces.template import ARCFACE_112, crop_face, similarity
+from marginface.loading.alignment import NOTE
 from marginface.loading.decode import decode
 from marginface.readers import open_reader
 
@@ -50,7 +51,7 @@ def test_every_face_is_written_once(photographs: Path, tmp_path: Path) -> None:
 def test_only_some_people(photographs: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("Ann_A\t2\nEve_E\t2\n")
     cli.main(["align", str(photographs), str(tmp_path / "faces"), f"--people={tmp_path / 'names.txt'}"])
-    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == ["Ann_A", "Eve_E"]
+    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == [NOTE, "Ann_A", "Eve_E"]
     with pytest.raises(InputError, match=r"1 of 2 people are not in the set; the first: Zoe_Z"):
         align_faces(open_reader(photographs), tmp_path / "more", people={"Ann_A", "Zoe_Z"})
 

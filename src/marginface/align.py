@@ -16,6 +16,7 @@ from marginface.errors import InputError
 from marginface.faces.fit import Fit, fit
 from marginface.faces.template import crop_face, face_shape
 from marginface.files import check_apart, create_file, replace_file
+from marginface.loading.alignment import Alignment, read_alignment, write_alignment
 from marginface.loading.decode import decode
 from marginface.readers.base import Reader, Record
 from marginface.readers.containment import is_possible
@@ -85,13 +86,18 @@ def align_faces(
 
     Those already there are kept, so it can be repeated.
 
+    A note in the folder tells template and size to those who read it (see `loading.alignment`).
+
     size: height of a face in pixels. template: one of faces.template.TEMPLATES. people: only records whose folder has
     one of these names. progress: told how many of how many are done. detect: finds the points of records that come
     without; it is called from several threads, and not for faces that are kept.
     Records without points or that cannot be read are refused and counted; InputError when that is all of them,
-    when `people` names someone who is not in the set, or when the template has no such size.
+    when `people` names someone who is not in the set, when the template has no such size, or when the folder holds
+    faces aligned otherwise.
     """
-    face_shape(size, template)
+    wanted, before = Alignment(template, int(size)), read_alignment(folder)
+    if before not in (None, wanted):
+        raise InputError(f"{folder} holds faces aligned to {before}, not to {wanted}; give another folder")
     if (source := getattr(reader, "path", None)) is not None:
         check_apart(folder, source)
     one = _Aligner(Path(folder), size, template, detect, getattr(reader, "class_names", None))
@@ -109,6 +115,8 @@ def align_faces(
                 done.kept += not written
                 if fitted is not None:
                     done.fits[one.face_name(record)] = fitted
+            if before is None and done.written + done.kept:
+                write_alignment(Path(folder), before := wanted)
             if progress:
                 progress(min(start + 256, len(chosen)), len(chosen))
     if not done.written + done.kept:

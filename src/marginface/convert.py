@@ -13,6 +13,7 @@ import numpy as np
 
 from marginface.errors import InputError
 from marginface.files import check_apart, check_file, check_folder, replace_file
+from marginface.loading.alignment import read_alignment, write_alignment
 from marginface.protocols.pairs import make_pairs, read_pairs
 from marginface.readers import open_reader
 from marginface.readers.base import Reader, Record
@@ -92,6 +93,8 @@ def convert(
         raise InputError(
             f"{error.filename or staging}: {error.strerror or error}; mend that and give the same command again."
         ) from error
+    if alignment := read_alignment(source, allow_outside):
+        write_alignment(staging, alignment)
     os.sync()
     check_folder(target)
     staging.replace(target)

@@ -59,6 +59,7 @@ class Preprocessing:
         std: of the same
         flip: the embedding of the mirror image is "add"ed, "concat"enated behind, or "none"
         quality: "norm" where the length of an embedding tells the image's quality
+        template: where alignment puts the five points: "arcface" or "openvino", see `faces.template`
     """
 
     size: int = 112
@@ -67,6 +68,7 @@ class Preprocessing:
     width: int | None = None
     flip: Literal["add", "concat", "none"] = "add"
     quality: Literal["norm"] | None = None
+    template: Literal["arcface", "openvino"] = "arcface"
 
     def __post_init__(self) -> None:
         for name, side in (("size", self.size), ("width", self.width)):
@@ -81,6 +83,8 @@ class Preprocessing:
             raise InputError(f"preprocessing.flip is {self.flip!r:.60}: choose add, concat or none")
         if self.quality not in ("norm", None):
             raise InputError(f"preprocessing.quality is {self.quality!r:.60}: choose norm or null")
+        if self.template not in ("arcface", "openvino"):
+            raise InputError(f"preprocessing.template is {self.template!r:.60}: choose arcface or openvino")
 
     @property
     def image_size(self) -> tuple[int, int]:

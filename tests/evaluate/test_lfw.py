@@ -1,18 +1,25 @@
 """LFW as OpenVINO's trainer reports it: its crop by its own formula, its figures, and lists that do not fit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import golden_files
+from marginface.align import align_faces
+from marginface.embedder import Embedder, ModelConfig, Preprocessing
 from marginface.errors import InputError
 from marginface.evaluate import open_benchmark
-from marginface.evaluate.embeddings import Embeddings
+from marginface.evaluate.embeddings import Embeddings, embed_images
 from marginface.evaluate.lfw import OPENVINO_TEMPLATE, LfwBenchmark, openvino_crop
 from marginface.faces.template import ARCFACE_112
+from marginface.gallery.models import open_model
+from marginface.gallery.photos import read_photo
 from marginface.protocols.pairs import stored_pairs
+from marginface.readers import open_reader
 from people import write_people
 
 
@@ -87,9 +94,38 @@ def test_opens_the_layout_and_aligns_either_way(root: Path) -> None:
     wide = open_benchmark(f"lfw:{root}")
     square = open_benchmark(f"lfw:{root},align=arcface,pairs=mine.txt")
     assert len(wide.images) == len(square.images) == 12
-    assert wide.images.take([0], 112).shape == (1, 112, 112, 3)
-    assert not np.array_equal(wide.images.take([0], 112), square.images.take([0], 112))
+    assert wide.images.take([0], 112, "openvino").shape == (1, 112, 112, 3)
+    assert not np.array_equal(wide.images.take([0], 112, "openvino"), square.images.take([0], 112, "openvino"))
+    np.testing.assert_array_equal(wide.images.take([0], 112, "arcface"), square.images.take([0], 112))
+    trainer = open_benchmark(f"lfw:{root},align=openvino")
+    np.testing.assert_array_equal(trainer.images.take([0], 112), trainer.images.take([0], 112, "openvino"))
     assert wide.picture(0).shape == (112, 112, 3)
+
+
+@pytest.mark.parametrize("template", ["arcface", "openvino"])
+def test_one_pair_has_one_similarity_in_every_verb(root: Path, tmp_path: Path, template: str) -> None:
+    """Through lfw:, the gallery's network and faces that align wrote."""
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(112, 0.0, 255.0, template=template)  # type: ignore[arg-type]
+    model = Embedder.create(ModelConfig("small", 16, {"width": 4}), preprocessing)
+    model.save(tmp_path / "model")
+    photos = [root / "photos" / "p00" / f"p00_{number:04d}.jpg" for number in (1, 2)]
+    points = np.tile(ARCFACE_112 + 69, (2, 1, 1)).round(1)
+    benchmark = open_benchmark(f"lfw:{root}")
+    rows = [benchmark.images.keys.index(f"p00/{photo.name}") for photo in photos]
+    vectors = embed_images(model, benchmark.images).fused[rows]
+    wanted = float(np.prod([1 / np.linalg.norm(v) for v in vectors]) * (vectors[0] @ vectors[1]))
+    network = open_model(str(tmp_path / "model"))
+    pictures = [read_photo(photo) for photo in photos]
+    seen, _ = network.embed([network.crop(picture, own) for picture, own in zip(pictures, points, strict=True)])
+    align_faces(open_reader(root / "lfw_landmark.txt"), tmp_path / "faces", 112, template=template)
+    faces = [read_photo(tmp_path / "faces" / "p00" / f"{photo.stem}.png") for photo in photos]
+    aligned = model.embed(np.stack(faces))
+    assert seen[0] @ seen[1] == pytest.approx(wanted, abs=1e-5)
+    assert aligned[0] @ aligned[1] == pytest.approx(wanted, abs=2e-3)  # it may embed in bfloat16
+    other = Embedder(model.backbone, model.config, replace(preprocessing, template="arcface"))
+    same = np.allclose(embed_images(other, benchmark.images).fused[rows], vectors)
+    assert same == (template == "arcface")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from torchvision.transforms import RandomResizedCrop
 
-from marginface.faces.template import ARCFACE_112
+from marginface.faces.template import template
 from marginface.loading import published
 from marginface.loading.augment import PUBLISHED, AugmentConfig, augment
 from marginface.loading.draws import more, noise, uniform
@@ -129,7 +129,7 @@ def test_cut_out_covers_landmarks_and_at_most_its_share() -> None:
     black = np.stack([published.openvino_cut_out(image, draw[:9])[..., 0] == 0 for draw in DRAWS[:1500]])
     areas = black.mean((1, 2))
     assert areas.max() <= 0.105
-    points = np.rint(ARCFACE_112).astype(int)
+    points = np.rint(template(112, "openvino")).astype(int)
     covered = black[:, points[:, 1], points[:, 0]]
     assert covered.any(1).all()
     np.testing.assert_allclose(covered.mean(0), 0.4, atol=0.06)  # two of five on average

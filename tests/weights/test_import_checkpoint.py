@@ -193,3 +193,4 @@ def test_each_project_keeps_its_conventions(
 
     usage = SOURCES[source].usage
     assert (usage.mean, usage.std, usage.flip, usage.quality) == (mean, std, flip, quality)
+    assert usage.template == ("openvino" if source == "openvino" else "arcface")

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, notice_alignment
 from marginface.errors import InputError
 from marginface.evaluate import Benchmark, open_benchmarks, publish
 from marginface.evaluate.benchmark import Result
@@ -96,6 +96,8 @@ def _measured(
     results: list[Result] = []
     comparisons = []
     for benchmark in benchmarks:
+        for embedder in loaded:
+            notice_alignment(benchmark.name, benchmark.images.alignment, embedder)
         for spec in degrades:
             name = f"{benchmark.name}, {spec}" if spec else benchmark.name
             images = dataclasses.replace(benchmark.images, degrade=open_degrade(spec) if spec else None)

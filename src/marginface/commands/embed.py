@@ -3,9 +3,10 @@
 from jsonargparse import ArgumentParser, Namespace
 
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, notice_alignment
 from marginface.evaluate import embed_folder
 from marginface.files import check_file
+from marginface.loading.alignment import read_alignment
 from marginface.terminal import print_line
 
 
@@ -22,6 +23,7 @@ def options(parser: ArgumentParser) -> None:
 def run(options: Namespace, command: str) -> None:
     check_file(options.output, options.overwrite, [options.model, options.folder])
     model = load_model(options.model)
+    notice_alignment(options.folder, read_alignment(options.folder, options.allow_outside), model)
     with progress_bar("embedding", "nothing was written; the same command begins anew") as progress:
         words = options.folder, options.output, options.flip, options.resize
         count = embed_folder(model, *words, progress, options.allow_outside, options.overwrite)

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from marginface.commands.numbers import Rate
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, notice_alignment
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import UNDERSTOOD, Benchmark, open_benchmarks, publish
@@ -130,10 +130,15 @@ def _rows(
     by_first(benchmark.images.check)
     loaded = each(lambda: load_model([*models][-1]))
     if options.baselines:
-        yield "pixels", lambda: pixels(benchmark.images, loaded.preprocessing.size), None
+        yield (
+            "pixels",
+            partial(pixels, benchmark.images, loaded.preprocessing.size, loaded.preprocessing.template),
+            None,
+        )
         yield "untrained network", *_embed(untrained(loaded), benchmark, "", options, scratch)
     for path, name in models.items():
         model = each(partial(load_model, path))
+        notice_alignment(benchmark.name, benchmark.images.alignment, model)
         for spec in (*options.degrade, ""):
             yield f"{name} {spec}".strip(), *_embed(model, benchmark, spec, options, scratch)
 

@@ -10,13 +10,14 @@ from rich.table import Table
 
 from marginface.commands.numbers import Count, Percent
 from marginface.commands.progress import Report, progress_bars
-from marginface.commands.shared import add_allow_outside, add_overwrite, load_model
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, notice_alignment
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate import measure, open_benchmark
 from marginface.export import FORMATS, Int8, export
 from marginface.export import Report as Exported
 from marginface.files import check_file, check_folder
+from marginface.loading.alignment import read_alignment
 from marginface.loading.decode import decode_batch
 from marginface.readers import open_reader
 from marginface.terminal import open_console, print_line
@@ -66,6 +67,8 @@ def _int8(options: Namespace, model: Embedder, begin: Callable[[str], Report]) -
     if not options.benchmark:
         raise InputError("--int8 is judged on a benchmark: give --benchmark, such as pairs:FOLDER or lfw.bin")
     benchmark = open_benchmark(options.benchmark, allow_outside=options.allow_outside)
+    notice_alignment(benchmark.name, benchmark.images.alignment, model)
+    notice_alignment(options.int8, read_alignment(options.int8, options.allow_outside), model)
     reader = open_reader(options.int8, options.allow_outside)
     rows = np.linspace(0, len(reader) - 1, min(options.faces, len(reader))).astype(int)
     size = max(model.preprocessing.image_size)

@@ -6,9 +6,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from marginface.commands.numbers import Threads
 from marginface.commands.progress import progress_bar
-from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, print_sentence
+from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, notice_alignment, print_sentence
 from marginface.files import check_files, create_file
 from marginface.inspect import inspect, print_findings, write_page
+from marginface.loading.alignment import read_alignment
 from marginface.readers.image_walk import describe_left_out
 from marginface.terminal import open_console, print_line
 
@@ -30,6 +31,8 @@ def run(options: Namespace, command: str) -> None:
     reads = [options.path, *options.benchmark, *([options.model] if options.model else [])]
     check_files([options.json, options.html, options.write_clean], options.overwrite, reads)
     model = load_model(options.model) if options.model else None
+    if model:
+        notice_alignment(options.path, read_alignment(options.path, options.allow_outside), model)
     with progress_bar("inspecting", "nothing was written") as progress:
         words = options.path, options.benchmark, model, options.workers
         findings, reader = inspect(*words, progress, options.allow_outside)

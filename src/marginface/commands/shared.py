@@ -6,6 +6,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from marginface.embedder import Embedder, default_device
+from marginface.loading.alignment import Alignment, describe_mismatch
 from marginface.readers.containment import ALLOW_OUTSIDE
 from marginface.terminal import print_line
 from marginface.weights import load
@@ -20,6 +21,11 @@ def load_model(model: str) -> Embedder:
     loaded = load(model, default_device())
     _say_once(describe_import(model, loaded))
     return loaded
+
+
+def notice_alignment(name: str, found: Alignment | None, model: Embedder) -> None:
+    """Print, once, that the faces of a set are aligned otherwise than the model takes them."""
+    _say_once(describe_mismatch(name, found, model.preprocessing.template, model.preprocessing.size))
 
 
 @cache

@@ -9,6 +9,7 @@ from marginface.errors import InputError
 from marginface.evaluate.benchmark import Result, split_words
 from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.images import Images, open_set
+from marginface.loading.alignment import read_alignment
 from marginface.protocols.closed_set import ClosedSet, make_closed_set, read_closed_set
 
 
@@ -39,11 +40,12 @@ def open_closed_set(rest: str, resize: bool, allow_outside: bool) -> ClosedSetBe
     enrol = options.get("enrol", "1")
     if not enrol.isdecimal() or int(enrol) < 1:
         raise InputError(f"enrol is how many images of each person are enrolled, at least 1, not '{enrol}'")
+    alignment = read_alignment(folder, allow_outside)
     if reader := open_set(folder, allow_outside):
         names = getattr(reader, "class_names", None) or [str(label) for label in range(reader.num_classes)]
         rows = range(len(reader))
         people = make_closed_set(folder, rows, reader.labels, names, int(enrol))
-        return ClosedSetBenchmark(people, Images.of_reader(people.name, reader, rows, resize))
+        return ClosedSetBenchmark(people, Images.of_reader(people.name, reader, rows, resize, alignment))
     people = read_closed_set(folder, int(enrol), allow_outside=allow_outside)
     keys = [str(path.relative_to(folder)) for path in people.images]
-    return ClosedSetBenchmark(people, Images.of_files(people.name, keys, people.images, resize))
+    return ClosedSetBenchmark(people, Images.of_files(people.name, keys, people.images, resize, alignment=alignment))

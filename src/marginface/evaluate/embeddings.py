@@ -65,7 +65,7 @@ def embed_images(model: Embedder, images: Images, flip: bool = True, progress: P
     rank, size = rank_and_size()
 
     def own() -> list[tuple[np.ndarray, np.ndarray | None]]:
-        chunks = images.chunks(model.preprocessing.size, images.parts[rank::size])
+        chunks = images.chunks(model.preprocessing.size, images.parts[rank::size], model.preprocessing.template)
         parts: list[tuple[np.ndarray, np.ndarray | None]] = []
         for part in both_passes(model, chunks, flip):
             parts.append(part)

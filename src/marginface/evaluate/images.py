@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.loading.alignment import Alignment
 from marginface.loading.decode import decode, decode_batch
 from marginface.protocols.degrade import Degrade
 from marginface.readers import open_reader
@@ -21,8 +22,8 @@ from marginface.untrusted import LARGEST_IMAGE, read_bytes
 CHUNK = 64
 PICTURE = 112
 
-Align = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-"""RGB uint8 (H, W, 3), its five points (5, 2) and a side -> RGB uint8 (side, side, 3)."""
+Align = Callable[[np.ndarray, np.ndarray, int, str], np.ndarray]
+"""RGB uint8 (H, W, 3), its five points (5, 2), a side and the model's template -> RGB uint8 (side, side, 3)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Images:
     keys: name of each. read: records at some positions. resize: scale faces of another size.
     align: makes a face of a picture with points; None where the images are faces already.
     degrade: what `--degrade` asks for, done to the aligned face. paths: of images that are files.
+    alignment: of faces that were aligned before, where that is known.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Images:
     align: Align | None = None
     degrade: Degrade | None = None
     paths: Sequence[Path] = ()
+    alignment: Alignment | None = None
 
     @classmethod
     def of_files(
@@ -51,20 +54,36 @@ class Images:
         resize: bool = False,
         points: np.ndarray | None = None,
         align: Align | None = None,
+        alignment: Alignment | None = None,
     ) -> "Images":
         """Of files; points: float (N, 5, 2), pixels."""
 
         def record(i: int) -> Record:
             return Record(read_bytes(paths[i], LARGEST_IMAGE), 0, str(paths[i]), None if points is None else points[i])
 
-        return cls(name, keys, lambda positions: [record(i) for i in positions], resize, align, paths=paths)
+        return cls(
+            name,
+            keys,
+            lambda positions: [record(i) for i in positions],
+            resize,
+            align,
+            paths=paths,
+            alignment=alignment,
+        )
 
     @classmethod
-    def of_reader(cls, name: str, reader: Reader, rows: Sequence[int], resize: bool = False) -> "Images":
+    def of_reader(
+        cls,
+        name: str,
+        reader: Reader,
+        rows: Sequence[int],
+        resize: bool = False,
+        alignment: Alignment | None = None,
+    ) -> "Images":
         """Of some rows of a set in any format. Their keys are read with them once."""
         parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         keys = [record.key for part in parts for record in reader.read(part)]
-        return cls(name, keys, lambda positions: reader.read([rows[i] for i in positions]), resize)
+        return cls(name, keys, lambda positions: reader.read([rows[i] for i in positions]), resize, alignment=alignment)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,26 +93,29 @@ class Images:
         """The positions of each chunk, CHUNK at most."""
         return [range(low, min(low + CHUNK, len(self))) for low in range(0, len(self), CHUNK)]
 
-    def chunks(self, side: int, parts: Sequence[range] | None = None) -> Iterator[np.ndarray]:
+    def chunks(
+        self, side: int, parts: Sequence[range] | None = None, template: str = "arcface"
+    ) -> Iterator[np.ndarray]:
         """RGB uint8 (n, side, side, 3) of these parts, or of all, the next read meanwhile.
 
+        template: to which photographs with points are aligned.
         Raises InputError naming the images that cannot be read: a benchmark without them is another one.
         """
         parts = self.parts if parts is None else parts
         with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self.take, part, side) for part in parts[:1]]
+            waiting = [pool.submit(self.take, part, side, template) for part in parts[:1]]
             for number in range(len(parts)):
                 chunk = waiting.pop().result()
-                waiting += [pool.submit(self.take, part, side) for part in parts[number + 1 : number + 2]]
+                waiting += [pool.submit(self.take, part, side, template) for part in parts[number + 1 : number + 2]]
                 yield chunk
 
-    def take(self, positions: Sequence[int], size: int, threads: int = 2) -> np.ndarray:
+    def take(self, positions: Sequence[int], size: int, template: str = "arcface", threads: int = 2) -> np.ndarray:
         """The images at these positions, as in `chunks`."""
         records = self.read(positions)
         if self.align is None:
             images, failures = decode_batch(records, size, self.resize, threads=threads)
         else:
-            images, failures = _aligned(records, self.align, size)
+            images, failures = _aligned(records, self.align, size, template)
         if failures:
             raise InputError(
                 f"{self.name}: {len(failures)} of its images cannot be read, repair or remove them and their pairs: "
@@ -144,7 +166,7 @@ def open_set(path: Path, allow_outside: bool = False) -> Reader | None:
     return open_reader(path, allow_outside)
 
 
-def _aligned(records: Sequence[Record], align: Align, size: int) -> tuple[np.ndarray, dict[int, str]]:
+def _aligned(records: Sequence[Record], align: Align, size: int, template: str) -> tuple[np.ndarray, dict[int, str]]:
     """As `decode_batch`, for pictures that are aligned on the fly."""
     images = np.zeros((len(records), size, size, 3), np.uint8)
 
@@ -153,7 +175,7 @@ def _aligned(records: Sequence[Record], align: Align, size: int) -> tuple[np.nda
         if record.points is None:
             return f"{record.key}: it has no points."
         try:
-            images[position] = align(decode(record), record.points, size)
+            images[position] = align(decode(record), record.points, size, template)
         except ValueError as error:  # InputError is one
             return str(error) if isinstance(error, InputError) else f"{record.key}: {error}."
         return None

@@ -1,4 +1,4 @@
-"""LFW as OpenVINO's trainer reports it: photographs and five points, its alignment, its figures beside ours.
+"""LFW from photographs and five points, aligned as the model takes them; OpenVINO's figures beside ours.
 
 `ROOT` holds pairs.txt, lfw_landmark.txt (`Name/Name_0001.jpg`, ten numbers) and the photographs, in it or one below.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from marginface.errors import InputError
 from marginface.evaluate.benchmark import Result, beside, split_words
 from marginface.evaluate.embeddings import Embeddings
-from marginface.evaluate.images import Images
+from marginface.evaluate.images import Align, Images
 from marginface.evaluate.pairs import PairsBenchmark
 from marginface.faces.template import ARCFACE_112, crop_face
 from marginface.metrics.result import VerificationResult
@@ -59,9 +59,9 @@ def openvino_figures(result: VerificationResult) -> dict[str, float]:
 def open_lfw(rest: str, resize: bool, allow_outside: bool) -> LfwBenchmark:
     """`ROOT,pairs=FILE,landmarks=FILE,align=openvino|arcface`; see the caption."""
     root, options = split_words(rest, ["pairs", "landmarks", "align"])
-    align = options.get("align", "openvino")
+    align = options.get("align", "")
     if align not in ALIGNMENTS:
-        raise InputError(f"align is one of {', '.join(ALIGNMENTS)}, not '{align}'")
+        raise InputError(f"align is one of {', '.join(filter(None, ALIGNMENTS))}, not '{align}'")
     listed, landmarks = (
         beside(root, options.get(name), usual, allow_outside)
         for name, usual in (("pairs", "pairs.txt"), ("landmarks", "lfw_landmark.txt"))
@@ -113,9 +113,15 @@ def _lines(landmarks: Path) -> Iterator[str]:
         raise InputError(f"{landmarks} cannot be read as text: {error}; give the file with landmarks=FILE") from error
 
 
-def openvino_crop(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
+def arcface_crop(image: np.ndarray, points: np.ndarray, size: int, template: str = "") -> np.ndarray:
+    """`crop_face` to ArcFace's template, whatever the model's."""
+    return crop_face(image, points, size)
+
+
+def openvino_crop(image: np.ndarray, points: np.ndarray, size: int, template: str = "") -> np.ndarray:
     """RGB uint8 (H, W, 3) and five points (5, 2) -> RGB uint8 (size, size, 3), as OpenVINO's trainer crops LFW.
 
+    template: of the model; ignored.
     The turn that brings both sets of points closest, scaled by the ratio of their spreads (not by least squares);
     nearest pixel into 400x400, then bilinear to the network's size. Raises ValueError where all points coincide.
     """
@@ -133,10 +139,11 @@ def openvino_crop(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarra
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-ALIGNMENTS = {"openvino": openvino_crop, "arcface": crop_face}
+ALIGNMENTS: dict[str, Align] = {"": crop_face, "openvino": openvino_crop, "arcface": arcface_crop}
 NOTES = {
-    "openvino": "aligned as OpenVINO's trainer does, faces wider than in ArcFace's crops (lfw:ROOT,align=arcface)",
-    "arcface": "aligned to ArcFace's template, not to that of OpenVINO's trainer",
+    "": "aligned to the model's own template",
+    "openvino": "aligned as OpenVINO's trainer does, whatever the model's template",
+    "arcface": "aligned to ArcFace's template, whatever the model's",
 }
 
 

@@ -76,7 +76,7 @@ def figure_during_training(benchmark: Benchmark, side: int) -> str:
     return by_first(score)
 
 
-def pixels(images: Images, size: int) -> Embeddings:
+def pixels(images: Images, size: int, template: str = "arcface") -> Embeddings:
     """The baseline without any learning: the pixels themselves, less the mean of each image's channels."""
     if len(images) > MOST_PIXELS:
         raise InputError(
@@ -84,7 +84,7 @@ def pixels(images: Images, size: int) -> Embeddings:
         )
     parts = [
         (chunk - chunk.mean(axis=(1, 2), keepdims=True, dtype=np.float32)).reshape(len(chunk), -1)
-        for chunk in images.chunks(size)
+        for chunk in images.chunks(size, template=template)
     ]
     return Embeddings(np.concatenate(parts))
 

@@ -10,6 +10,7 @@ import numpy as np
 from marginface.evaluate.benchmark import Result, beside, split_words
 from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.images import Images, open_set
+from marginface.loading.alignment import read_alignment
 from marginface.protocols.pairs import Pairs, make_folder_pairs, make_pairs, read_pairs, stored_pairs
 from marginface.readers import open_reader
 from marginface.readers.verification import open_verification
@@ -46,17 +47,18 @@ def open_folder(rest: str, resize: bool, allow_outside: bool) -> PairsBenchmark:
     """
     folder, options = split_words(rest, ["pairs"])
     listed = beside(folder, options.get("pairs"), "pairs.txt", allow_outside)
+    alignment = read_alignment(folder, allow_outside)
     if "pairs" in options or listed.is_file():
         pairs = read_pairs(listed, folder, allow_outside=allow_outside)
     elif reader := open_set(folder, allow_outside):
         pairs = make_pairs(reader.labels, min(10, reader.num_classes // 2), name=folder.name)
         rows = [int(str(index)) for index in pairs.images]
-        images = Images.of_reader(pairs.name, reader, rows, resize)
+        images = Images.of_reader(pairs.name, reader, rows, resize, alignment)
         return PairsBenchmark(dataclasses.replace(pairs, keys=images.keys), images)
     else:
         pairs = make_folder_pairs(folder, allow_outside=allow_outside)
     paths = [Path(str(path)) for path in pairs.images]
-    return PairsBenchmark(pairs, Images.of_files(pairs.name, pairs.keys, paths, resize))
+    return PairsBenchmark(pairs, Images.of_files(pairs.name, pairs.keys, paths, resize, alignment=alignment))
 
 
 def open_stored(path: str, resize: bool, allow_outside: bool) -> PairsBenchmark:

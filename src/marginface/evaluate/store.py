@@ -36,7 +36,8 @@ def identity(model: Embedder, images: Images, flip: bool, way: str) -> str:
 
     way: how the images are looked at, such as the name of a degradation and where they lie.
     """
-    digest = hashlib.sha256(repr((model.config, model.preprocessing, flip, way, images.resize)).encode())
+    crop = images.align and images.align.__qualname__
+    digest = hashlib.sha256(repr((model.config, model.preprocessing, flip, way, images.resize, crop)).encode())
     for name, value in model.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().numpy().tobytes())
@@ -109,7 +110,8 @@ def _fill(
         *files, done = [held.enter_context((folder / name).open("r+b")) for name in (*names, DONE)]
         marks = _Marks(files, done)
         held.callback(marks.write)
-        chunks = images.chunks(model.preprocessing.size, [parts[number] for number in mine])
+        chosen = [parts[number] for number in mine]
+        chunks = images.chunks(model.preprocessing.size, chosen, model.preprocessing.template)
         for number, passes in zip(mine, both_passes(model, chunks, len(names) > 1), strict=True):
             for file, rows in zip(files, [rows for rows in passes if rows is not None], strict=True):
                 file.seek(parts[number].start * rows[:1].nbytes)

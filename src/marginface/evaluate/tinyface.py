@@ -8,6 +8,7 @@ import numpy as np
 from marginface.evaluate.benchmark import Result, split_words
 from marginface.evaluate.embeddings import Embeddings
 from marginface.evaluate.images import Images
+from marginface.loading.alignment import read_alignment
 from marginface.protocols.tinyface import ALIGNED, Tinyface, read_tinyface
 
 
@@ -35,4 +36,6 @@ def open_tinyface(rest: str, resize: bool, allow_outside: bool) -> TinyfaceBench
     aligned = options.get("aligned", ALIGNED)
     tinyface = read_tinyface(root, aligned, allow_outside)
     keys = [str(path.relative_to(root / aligned)) for path in tinyface.images]
-    return TinyfaceBenchmark(tinyface, Images.of_files("TinyFace", keys, tinyface.images, resize))
+    alignment = read_alignment(root / aligned, allow_outside)
+    images = Images.of_files("TinyFace", keys, tinyface.images, resize, alignment=alignment)
+    return TinyfaceBenchmark(tinyface, images)

@@ -7,7 +7,7 @@ import numpy as np
 
 from marginface.embedder import Embedder
 from marginface.export.deployed import Interface
-from marginface.faces.template import ARCFACE_112, template
+from marginface.faces.template import template
 from marginface.filenames import as_text
 from marginface.weights.figures import thresholds
 
@@ -28,6 +28,4 @@ def metadata(model: Embedder, name: str, interface: Interface, results: list[dic
 def points(model: Embedder) -> np.ndarray:
     """x, y of eyes, nose and mouth corners in the image the model takes: float64 (5, 2)."""
     height, width = model.preprocessing.image_size
-    if model.notes.get("source") == "openvino":  # its square is the 112x96 template, stretched
-        return (ARCFACE_112 - [8, 0]) / [96, 112] * [width, height]
-    return template(height) - [(height - width) / 2, 0]
+    return template(height, model.preprocessing.template) - [(height - width) / 2, 0]

@@ -71,7 +71,7 @@ class FaceModel:
 
 
 class OwnNetwork:
-    """One of our embedders, with ArcFace's crop."""
+    """One of our embedders, with the crop that its preprocessing tells."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -80,7 +80,7 @@ class OwnNetwork:
         self.length = next(embedder.raw([blank])).shape[1]
 
     def crop(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
-        return crop_face(image, points, self._embedder.preprocessing.size)
+        return crop_face(image, points, self._embedder.preprocessing.size, self._embedder.preprocessing.template)
 
     def raw(self, chunks: Iterable[np.ndarray | Sequence[np.ndarray]], flip: bool = True) -> Iterator[np.ndarray]:
         return self._embedder.raw(chunks, flip)
@@ -97,6 +97,8 @@ def open_model(spec: str = "dlib") -> FaceModel:
     folder = run if run.is_dir() else Path(spec)
     embedder = Embedder.load(folder, default_device())
     description = read_json(folder / CONFIG)
+    if description["preprocessing"].get("template") == "arcface":
+        del description["preprocessing"]["template"]  # a model without the field has the same
     used = json.dumps({key: description.get(key) for key in ("model", "preprocessing")}, sort_keys=True)
     fingerprint = _checksum([folder / WEIGHTS], used.encode())
     return FaceModel(str(folder), fingerprint, OwnNetwork(embedder), _stored(embedder.notes, folder))

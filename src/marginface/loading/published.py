@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from marginface.faces.template import ARCFACE_112
+from marginface.faces.template import template
 from marginface.loading.draws import Draws, between, more, noise
 
 GREY = np.array([0.299, 0.587, 0.114])  # luma of RGB, ITU-R BT.601
 RESAMPLINGS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 ORDERS = tuple(itertools.permutations(range(3)))
+PLACES = template(112, "openvino") / 112
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
@@ -73,14 +74,14 @@ def _blend(middle: int, strength: float) -> np.ndarray:
 def openvino_cut_out(image: np.ndarray, u: Draws) -> np.ndarray:
     """Black over 1 to 3 of the five points, the patches together at most 10 % of the area. u: (9,).
 
-    n patches of sides sqrt(r) / n with r from 5 to 10 %, where ArcFace's alignment puts the points.
+    n patches of sides sqrt(r) / n with r from 5 to 10 %, where that trainer's template has the points.
     """
     height, width = image.shape[:2]
     count = 1 + int(3 * u[0])
     image = image.copy()
     for place, share in zip(np.argsort(u[1:6])[:count], u[6:9], strict=False):
         side = math.sqrt(between(0.05, 0.1, share)) / count
-        x, y = ARCFACE_112[place] / 112 * [width, height]
+        x, y = PLACES[place] * [width, height]
         h, w = round(side * height), round(side * width)
         top, left = round(y - h / 2), round(x - w / 2)
         image[max(0, top) : top + h, max(0, left) : left + w] = 0

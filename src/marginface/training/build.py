@@ -1,5 +1,6 @@
 """What a run is made of, from its configuration: data, head, batch norms of several processes. For the loop."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import count
 
@@ -8,8 +9,11 @@ import torch
 from torch import nn
 
 from marginface.backbones import Backbone, backbone_options
+from marginface.embedder import Preprocessing
 from marginface.errors import InputError
-from marginface.loading.loader import Batch, Loader
+from marginface.evaluate import Benchmark
+from marginface.loading.alignment import describe_mismatch, read_alignment
+from marginface.loading.loader import Batch, DataConfig, Loader
 from marginface.margins import Margin, create_margin, margin_parameters
 from marginface.margins.binary import BinaryMargin
 from marginface.readers import open_reader
@@ -25,6 +29,20 @@ def create_loader(config: Config, rank: int, world_size: int) -> Loader | MixedL
     if config.old.train:
         return MixedLoader(reader, config.data, config.old, config.seed, rank, world_size)
     return Loader(reader, config.data, config.seed, rank, world_size)
+
+
+def preprocessing_of(data: DataConfig) -> Preprocessing:
+    """What a network that learns from these faces expects of an image."""
+    found = read_alignment(data.train, data.allow_outside)
+    return Preprocessing(data.size, template="openvino" if found and found.template == "openvino" else "arcface")
+
+
+def describe_alignment(config: Config, model: Preprocessing, benchmarks: Sequence[Benchmark]) -> list[str]:
+    """A sentence for each set of the run whose faces are aligned otherwise than the model takes them."""
+    sets = [(spec, read_alignment(spec, config.data.allow_outside)) for spec in (config.data.train, config.old.train)]
+    sets += [(benchmark.name, benchmark.images.alignment) for benchmark in benchmarks]
+    sentences = [describe_mismatch(name, found, model.template, model.size) for name, found in sets if name]
+    return [sentence for sentence in sentences if sentence]
 
 
 def create_head(config: Config, reader: Reader, world_size: int) -> MarginSoftmax:

@@ -70,7 +70,8 @@ def _report(
                 if len(pairs) == 2:
                     comparisons.append(compare(pairs[0], pairs[1]))
             elif len(benchmark.images) <= MOST_PIXELS:
-                results += benchmark.score(pixels(benchmark.images, model.preprocessing.size), "pixels")
+                size, template = model.preprocessing.size, model.preprocessing.template
+                results += benchmark.score(pixels(benchmark.images, size, template), "pixels")
             results += own
             measured.append(benchmark)
     model.notes["results"] = [

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from marginface.backbones import Backbone
 from marginface.backbones.preprocess import normalise
 from marginface.backbones.recomputing import recompute_blocks
-from marginface.embedder import Embedder, Preprocessing
+from marginface.embedder import Embedder
 from marginface.errors import InputError, Stopped
 from marginface.evaluate import Benchmark, open_benchmark
 from marginface.evaluate.embeddings import embed_images
@@ -26,7 +26,14 @@ from marginface.loading.loader import Batch
 from marginface.margins import Margin
 from marginface.processes import alike, by_first, each, together
 from marginface.terminal import print_line
-from marginface.training.build import check_image_size, create_head, create_loader, filled, with_shared_norms
+from marginface.training.build import (
+    check_image_size,
+    create_head,
+    create_loader,
+    filled,
+    preprocessing_of,
+    with_shared_norms,
+)
 from marginface.training.checkpoint import Learner, Progress
 from marginface.training.config import Config
 from marginface.training.finetune import ClassMeans, Frozen, start_head, take_published_head
@@ -94,7 +101,7 @@ class Trainer:
         reader = self.loader.reader
         self.steps_per_epoch = self.loader.batches.per_epoch
         torch.manual_seed(config.seed)
-        self.embedder = start or Embedder.create(config.model, Preprocessing(size=config.data.size))
+        self.embedder = start or Embedder.create(config.model, preprocessing_of(config.data))
         check_image_size(cast(Backbone, self.embedder.backbone), config)
         if config.train.refit:
             check_refit(self.embedder.backbone, reader.labels)

@@ -22,6 +22,7 @@ from marginface.loading.loader import check_shares
 from marginface.processes import by_first, each, meet, one_speaks, peers_watched, together
 from marginface.readers.image_walk import describe_left_out
 from marginface.terminal import print_line
+from marginface.training.build import describe_alignment
 from marginface.training.checkpoint import Progress, check_network, open_newest
 from marginface.training.config import Config, TrainerConfig
 from marginface.training.finetune import load_start
@@ -83,6 +84,8 @@ def _train(config: Config, fabric: Fabric, resume: str, numbered: bool, command:
         elif config.init_from and config.init_head == "class_means":
             trainer.start_from_faces()
         if sentence := describe_left_out(config.data.train, trainer.loader.reader):
+            print_line(sentence, console)
+        for sentence in describe_alignment(config, trainer.embedder.preprocessing, trainer.benchmarks):
             print_line(sentence, console)
         print_line(f"{run.folder}  {trainer.description}", console)
         try:

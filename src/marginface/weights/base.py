@@ -19,6 +19,7 @@ class Usage:
     image_size: height and width. mean, std: the input is (v - mean) / std.
     flip: what the embedding of the mirrored image is for: "add" it, "concat"enate it, or "none".
     quality: "norm" where the length of the embedding tells the image's quality, else None.
+    template: of the alignment, see `faces.template`.
     """
 
     image_size: tuple[int, int] = (112, 112)
@@ -26,6 +27,7 @@ class Usage:
     std: float = 127.5
     flip: Literal["add", "concat", "none"] = "add"
     quality: Literal["norm"] | None = None
+    template: Literal["arcface", "openvino"] = "arcface"
 
 
 @dataclass(frozen=True, slots=True)

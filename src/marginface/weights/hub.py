@@ -82,7 +82,7 @@ model = marginface.load("{name}")
 embeddings = model.embed(images)  # RGB uint8 (N, {height}, {width}, 3) -> float32 (N, {model.length()}), length 1
 ```
 
-Faces are aligned by five points to ArcFace's template (`marginface align`); pixels become
+Faces are aligned by five points (`marginface align --template {preprocessing.template} --size {height}`); pixels become
 (v - {preprocessing.mean:g}) / {preprocessing.std:g} inside. The mirror image's embedding is {flip} the image's own.
 {quality}
 ## Figures

@@ -113,6 +113,7 @@ def to_embedder(model: ImportedModel, name: str) -> Embedder:
         width=None if width == height else width,
         flip=usage.flip,
         quality=usage.quality,
+        template=usage.template,
     )
     notes = {"source": model.source, "file": name, "import": model.notes}
     if model.partial:
@@ -156,5 +157,6 @@ def conventions(embedder: Embedder) -> dict[str, str]:
         "mirror image": {"add": "its embedding is added", "concat": "its embedding is put behind", "none": "not used"}[
             given["flip"]
         ],
+        "faces": f"aligned to the template {given['template']}",
         "quality": "the length of the embedding" if given["quality"] else "-",
     }
