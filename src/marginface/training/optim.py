@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from marginface.errors import InputError
 from marginface.ranges import check_numbers
-from marginface.weights.parts import own
+from marginface.weights.parts import is_split, own
 
 FUSED = ("cpu", "cuda")  # devices that have kernels for a whole update
 LAYER_STEPS = 8  # so many different learning rates between the first layer and the last, at most
@@ -102,7 +101,7 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, config: OptimConfig) 
                 "all-but-batch-norms": parameter not in batch_norms,
                 "all": True,
             }[config.decayed]
-            kind = (shares.get(parameter, 1.0), decayed, isinstance(parameter, DTensor))
+            kind = (shares.get(parameter, 1.0), decayed, is_split(parameter))
             groups.setdefault(kind, []).append(parameter)
     ordered = sorted(groups.items(), key=lambda group: (-group[0][0], not group[0][1], group[0][2]))
     return [
@@ -150,7 +149,7 @@ def gradient_norm(module: nn.Module, clip: float) -> Tensor:
         norm = nn.utils.clip_grad_norm_(parameters, clip)
     else:
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return norm.full_tensor() if is_split(norm) else norm
 
 
 def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:

@@ -4,19 +4,22 @@ import hashlib
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from marginface.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 DTYPES = {
     torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
@@ -41,15 +44,21 @@ class Part:
 
 def own(value: Tensor) -> Tensor:
     """What this process has of a tensor that FSDP split; any other as it is."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    return value.to_local() if is_split(value) else value
 
 
 def own_rows(value: Tensor) -> Tensor | Part:
     """The same with its place: FSDP gives every process as many rows as the first has, the last ones fewer or none."""
-    if not isinstance(value, DTensor):
+    if not is_split(value):
         return value
     total, size = value.shape[0], value.device_mesh.size()
     return Part(value.to_local(), min(-(-total // size) * value.device_mesh.get_rank(), total), total)
+
+
+def is_split(value: Tensor) -> "TypeGuard[DTensor]":
+    """Whether FSDP gave this process only a part of the tensor."""
+    module = sys.modules.get("torch.distributed.tensor")  # slow to import; without it there are none
+    return module is not None and isinstance(value, module.DTensor)
 
 
 def as_part(value: Tensor | Part) -> Part:
