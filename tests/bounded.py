@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -91,3 +93,16 @@ def _data() -> int:
     """Bytes that the process has asked for, which are more than it uses."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmData:")).split()[1])
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The system refuses every byte beyond: what a full disk and a quota are to a program."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(faces, tmp_pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RecordIOWriter, "write", full)
-    with pytest.raises(InputError, match=r"out\.partial: No space left on device; .*same command"):
+    with pytest.raises(InputError, match=r"out: No space left on device; .*same command .*out\.partial"):
         convert(str(faces), tmp_path / "out", "recordio")
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
@@ -309,6 +309,7 @@ def test_what_is_there_is_never_overwritten(faces, tmp_path):
     with pytest.raises(InputError, match=r"out.bin exists already"):
         convert_pairs(str(faces), tmp_path / "out.bin")
     (tmp_path / "new.partial").mkdir()
+    (tmp_path / "new.partial" / "mine").touch()
     with pytest.raises(InputError, match=r"new.partial: was left half-written by another conversion"):
         convert(str(faces), tmp_path / "new", "folder")
     with pytest.raises(InputError, match=r"--to zip: not a format that is written; choose folder, recordio"):

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from types import FrameType, ModuleType
+from typing import TextIO
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
@@ -32,10 +33,12 @@ def main(words: Sequence[str] | None = None) -> None:
     of_process = words is None
     words = list(sys.argv[1:] if words is None else words)
     verb = words[0] if words else ""
-    module = importlib.import_module(f"marginface.commands.{verb}") if verb in COMMANDS else None
+    module: ModuleType | None = None
     if of_process:
         make_printable(sys.stdout, sys.stderr)
     try:
+        if verb in COMMANDS:
+            module = importlib.import_module(f"marginface.commands.{verb}")
         with _orderly_exit(), _flushed():
             if module is not None and hasattr(module, "prepared"):
                 parsed = [verb, *module.prepared(words[1:])]
@@ -50,11 +53,15 @@ def main(words: Sequence[str] | None = None) -> None:
     except InputError as error:
         _fail(str(error), 2)
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
-        if of_process:  # what is left to write goes nowhere, without a complaint at the exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if of_process:
+            _give_up_stdout()
         sys.exit(128 + 13)
     except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; nothing was left half-written", 2)
+        reason = error.strerror or error
+        if of_process and error.filename is None and _is_full(sys.stdout):
+            _give_up_stdout()
+            _fail(f"stdout: {reason}; make room, or send the output elsewhere", 2)
+        _fail(f"{error.filename or 'a file'}: {reason}; nothing was left half-written", 2)
     except Stopped as stopped:
         _fail(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:
@@ -101,9 +108,23 @@ def _flushed() -> Iterator[None]:
             sys.stdout.flush()
 
 
+def _is_full(stream: TextIO | None) -> bool:
+    """Whether it does not take an empty line: what `print` raises then names no file."""
+    try:
+        return stream is not None and os.write(stream.fileno(), b"\n") != 1
+    except OSError:
+        return True
+
+
+def _give_up_stdout() -> None:
+    """Send what is left to write nowhere, so that Python does not complain about it at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(message: str, code: int) -> None:
     shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", message)  # names in files may hold a terminal's commands
-    print(f"marginface: {shown}", file=sys.stderr)
+    with suppress(OSError):  # stderr may be full, too
+        print(f"marginface: {shown}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -90,8 +90,11 @@ def convert(
     try:
         _write(reader, rows, contents, to, staging, _fingerprint(source, to, rows, contents), workers, progress)
     except OSError as error:
+        ours = error.filename is None or str(error.filename).startswith(str(staging))
+        reason = os.strerror(error.errno) if error.errno else error  # pyarrow's own is long
         raise InputError(
-            f"{error.filename or staging}: {error.strerror or error}; mend that and give the same command again."
+            f"{target if ours else error.filename}: {reason}; mend that and give the same command again, which goes on "
+            f"with {staging}"
         ) from error
     if alignment := read_alignment(source, allow_outside):
         write_alignment(staging, alignment)
@@ -214,8 +217,8 @@ class _Journal:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._file, self._fingerprint = folder / JOURNAL, fingerprint
         self.state: dict[str, int] = {}
-        if not folder.exists():
-            folder.mkdir(parents=True)
+        if not folder.exists() or not any(folder.iterdir()):
+            folder.mkdir(parents=True, exist_ok=True)
             self.save({})
             return
         try:

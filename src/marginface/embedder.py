@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from marginface.backbones import create_backbone
@@ -21,7 +19,7 @@ from marginface.backbones.proven import Shapes, check_room, create_proven
 from marginface.errors import InputError
 from marginface.files import replace_folder
 from marginface.readers.containment import Bounds
-from marginface.tensor_file import TensorFile, open_tensors
+from marginface.tensor_file import TensorFile, open_tensors, write_tensors
 from marginface.untrusted import read_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -231,12 +229,8 @@ class Embedder:
             self.write(temporary)
 
     def write(self, folder: Path) -> None:
-        """The same two files into a folder that is there. Raises InputError where the disk is full."""
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.backbone.state_dict().items()}
-        try:
-            save_file(weights, folder / WEIGHTS)
-        except SafetensorError as error:
-            raise InputError(f"{folder} could not be written ({error}): make room on the disk") from error
+        """The same two files into a folder that is there."""
+        write_tensors(folder / WEIGHTS, self.backbone.state_dict())
         (folder / CONFIG).write_text(json.dumps(self.description(), indent=2) + "\n", encoding="utf-8")
 
     def description(self) -> dict[str, Any]:

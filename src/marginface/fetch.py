@@ -67,7 +67,7 @@ def _olivetti(folder: Path) -> None:
         for number, (image, person) in enumerate(zip(found.images, found.target, strict=True)):
             file = folder / f"{person:02d}" / f"{number % 10}.png"
             file.parent.mkdir(exist_ok=True)
-            cv2.imwrite(str(file), np.rint(np.asarray(image) * 255).astype(np.uint8))
+            file.write_bytes(cv2.imencode(".png", np.rint(np.asarray(image) * 255).astype(np.uint8))[1].tobytes())
 
 
 def _orl(folder: Path) -> None:

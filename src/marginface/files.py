@@ -1,6 +1,7 @@
 """Files and folders that are whole or absent, and what may be replaced: nothing that we did not write. Floor 0.
 
-`create_file` and `replace_folder` are for outputs that a user names, `replace_file` for files inside our own folders.
+`create_file` and `replace_folder` are for outputs that a user names, `replace_file` for files inside our own folders,
+`naming` for files that grow.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ except ImportError:  # Windows, where folders that were left stay
 MARKER = ".marginface"
 HEADER = "marginface folder 1"
 LARGEST_MARKER = 1 << 26  # bytes
+ROOM = 1 << 16  # bytes
 JUST_MADE = 60.0  # seconds in which a folder may not be locked yet
 PAGE = b'<meta name="generator" content="marginface">'  # in the first lines of every HTML page that marginface writes
 
@@ -52,19 +54,18 @@ def replace_file(path: Name, durable: bool = True, suffix: str = ".tmp") -> Iter
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _named(target):
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:50]}.", suffix=suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        with _named(target, temporary):
+    with naming(target):
+        handle, name = tempfile.mkstemp(prefix=_hidden(target), suffix=suffix, dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
             yield temporary
             if durable:
                 sync(temporary)
             temporary.chmod(0o666 & ~umask())
             temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
     if durable:
         sync(target.parent)
 
@@ -94,7 +95,7 @@ def _staged(path: Name, check: Callable[[], None]) -> Iterator[Path]:
     check()
     target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _named(target), temporary_folder(target) as temporary, _named(target, temporary):
+    with naming(path), temporary_folder(target) as temporary:
         yield temporary
         for name in _files_below(temporary):
             sync(temporary / name)
@@ -112,7 +113,7 @@ def temporary_folder(beside: Path | None = None) -> Iterator[Path]:
     process, however that ends, by which a folder that was left is known.
     """
     parent = Path(tempfile.gettempdir()) if beside is None else beside.parent
-    prefix = "marginface-" if beside is None else f".{beside.name[:50]}.marginface-"
+    prefix = "marginface-" if beside is None else f"{_hidden(beside)}marginface-"
     _sweep(parent, prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=parent))
     lock = _lock(folder)
@@ -282,16 +283,31 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
+def _hidden(target: Path) -> str:
+    """How the names of temporary files begin that are to become `target`."""
+    return f".{target.name[:50]}."
+
+
 @contextlib.contextmanager
-def _named(target: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Within, an OSError that names no file, or the temporary one, names `target`."""
+def naming(target: Name) -> Iterator[None]:
+    """Within, an OSError that names no file, such as of a full disk, or a temporary one of `target`, names `target`."""
     try:
         yield
     except OSError as error:
-        named = str(error.filename)
-        if error.errno is not None and (error.filename is None or (temporary and named.startswith(str(temporary)))):
+        hidden = f"{Path(target).absolute().parent / _hidden(Path(target))}"
+        named = error.filename and str(Path(str(error.filename)).absolute())
+        if error.errno is not None and (not named or named.startswith(hidden)):
             error.filename = str(target)
         raise
+
+
+def check_room(path: Path) -> None:
+    """Raise OSError where a file takes no more: for what a library wrote that does not tell when the disk is full."""
+    size = path.stat().st_size
+    with path.open("ab", buffering=0) as file:
+        if file.write(bytes(ROOM)) < ROOM:
+            file.write(b"\0")  # which says why
+        file.truncate(size)
 
 
 def sync(path: Path) -> None:

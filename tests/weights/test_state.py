@@ -3,11 +3,7 @@
 import errno
 import math
 import os
-import resource
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +16,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bounded import largest_file
 from marginface.errors import InputError
+from marginface.tensor_file import DTYPES
 from marginface.weights import state
-from marginface.weights.parts import DTYPES, Part
+from marginface.weights.parts import Part
 from marginface.weights.state import SavedState, forget_states, list_states, write_state
 
 
@@ -147,19 +145,6 @@ def test_one_that_is_not_complete_does_not_count(tmp_path: Path) -> None:
     again, _ = save(tmp_path, 4)  # over what was left
     assert list_states(tmp_path) == [again, whole]
     assert SavedState.open(again).facts["step"] == 4
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The system refuses every byte beyond: what a full disk and a quota are to a program."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:

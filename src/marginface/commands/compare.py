@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from marginface.commands.progress import progress_bar
 from marginface.commands.shared import add_allow_outside, add_overwrite, load_model, notice_alignment
@@ -20,6 +19,7 @@ from marginface.metrics.compare import Comparison, compare
 from marginface.metrics.result import VerificationResult
 from marginface.protocols.degrade import open_degrade
 from marginface.report import best_f1_sheet, comparison_sheet, print_sheet, print_table
+from marginface.terminal import open_console
 
 
 def options(parser: ArgumentParser) -> None:
@@ -74,10 +74,10 @@ def _print(results: Sequence[Result], comparisons: Sequence[Comparison], closed_
     if pairs:
         names = {one.benchmark for one in pairs}
         print_table(pairs)
-        print_sheet(comparison_sheet([one for one in comparisons if one.benchmark in names]), Console())
+        print_sheet(comparison_sheet([one for one in comparisons if one.benchmark in names]), open_console())
     for name in closed_sets:
         own = [one for one in searches if one.benchmark == name or one.benchmark.startswith(f"{name}, ")]
-        print_sheet(best_f1_sheet(own, comparisons), Console())
+        print_sheet(best_f1_sheet(own, comparisons), open_console())
 
 
 def _measured(

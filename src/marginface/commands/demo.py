@@ -3,14 +3,13 @@
 import threading
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from marginface.commands.faces import add_eye, add_gallery, add_threshold, open_eye, open_gallery, threshold_of
 from marginface.commands.numbers import Port
 from marginface.demo.desk import Desk
 from marginface.demo.server import check_reach, serve_page
 from marginface.errors import InputError
-from marginface.terminal import print_line
+from marginface.terminal import open_console, print_line
 from marginface.untrusted import read_text
 
 
@@ -43,7 +42,7 @@ def run(options: Namespace, command: str) -> None:
         open_gallery(options, eye.model, write=True, make=True) as gallery,
         serve_page(Desk(gallery, eye), threshold, eye.model.thresholds, *where) as address,
     ):
-        console = Console(soft_wrap=True)
+        console = open_console()
         print_line(f"{address} (Ctrl-C ends it)", console)
         if password:
             print_line(

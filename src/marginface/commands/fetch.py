@@ -1,10 +1,9 @@
 """`marginface fetch`: a small public set, after its terms."""
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from marginface.fetch import SOURCES, describe, fetch
-from marginface.terminal import print_line
+from marginface.terminal import open_console, print_line
 
 
 def options(parser: ArgumentParser) -> None:
@@ -13,7 +12,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, command: str) -> None:
-    console, source = Console(), describe(options.name)
+    console, source = open_console(), describe(options.name)
     print_line(f"{source.about}\nterms: {source.terms}\ndownload: {source.download}", console)
     destination = options.destination or options.name
     count = fetch(options.name, destination)

@@ -19,6 +19,7 @@ from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.evaluate.embeddings import Embeddings, Progress, both_passes
 from marginface.evaluate.images import Images
+from marginface.files import naming
 from marginface.processes import by_first, rank_and_size, together
 
 DONE = "done"
@@ -90,10 +91,11 @@ def _missing(folder: Path, names: Sequence[str], shape: tuple[int, int], chunks:
         whole = False
     if not whole:
         done = bytes(chunks)
-        (folder / DONE).write_bytes(done)  # first, so that new files are never taken for full ones
-        for name in names:
-            with (folder / name).open("wb") as file:
-                file.truncate(size)
+        with naming(folder):
+            (folder / DONE).write_bytes(done)  # first, so that new files are never taken for full ones
+            for name in names:
+                with (folder / name).open("wb") as file:
+                    file.truncate(size)
     return [number for number, mark in enumerate(done) if mark != 1]
 
 
@@ -106,7 +108,7 @@ def _fill(
         raise InputError(f"{folder} is not seen by all processes: give --scratch, a folder that they share")
     parts, mine = images.parts, missing[rank::size]
     before, made = len(images) - sum(len(parts[number]) for number in missing), 0
-    with ExitStack() as held:
+    with naming(folder), ExitStack() as held:
         *files, done = [held.enter_context((folder / name).open("r+b")) for name in (*names, DONE)]
         marks = _Marks(files, done)
         held.callback(marks.write)

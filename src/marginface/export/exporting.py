@@ -1,5 +1,6 @@
 """The export itself: write, open again, compare, and only then put it in its place."""
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from marginface.backbones import Backbone
 from marginface.backbones.openvino_run import OpenVinoRun
@@ -19,7 +20,7 @@ from marginface.export.metadata import metadata
 from marginface.export.parity import LIMIT, Parity, parity
 from marginface.export.quantise import Progress, calibration, quantise_onnx, quantise_openvino
 from marginface.files import create_file, replace_folder
-from marginface.tensor_file import check_finite
+from marginface.tensor_file import check_finite, write_tensors
 from marginface.weights import import_checkpoint, to_embedder
 from marginface.weights.to_insightface import insightface_state
 
@@ -119,13 +120,15 @@ def _write(model: Embedder, path: Path, to: str, interface: Interface, texts: di
     elif to == "openvino":
         openvino_ir.write(model, path, interface, texts)
     elif to == "pt2":
-        with path.open("wb") as file:
-            torch.export.save(program(model, interface), file, extra_files=texts)
+        content = io.BytesIO()  # on a full disk PyTorch would end the process
+        torch.export.save(program(model, interface), content, extra_files=texts)
+        path.write_bytes(content.getbuffer())
     elif to == "safetensors":
-        state = {key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()}
-        save_file(state, path, texts)
+        write_tensors(path, model.backbone.state_dict(), texts)
     elif isinstance(model.backbone, Backbone):
-        torch.save(insightface_state(model.backbone, model.preprocessing.mean, model.preprocessing.std), path)
+        content = io.BytesIO()
+        torch.save(insightface_state(model.backbone, model.preprocessing.mean, model.preprocessing.std), content)
+        path.write_bytes(content.getbuffer())
     else:
         raise InputError("an exported network cannot be exported again: give the model it was made from")
 

@@ -1,5 +1,6 @@
 """OpenVINO's intermediate representation: model.xml and model.bin."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ XML = "model.xml"
 def write(model: Embedder, folder: Path, interface: Interface, texts: dict[str, str]) -> None:
     """Both files into a folder that is there; float32 weights. Goes by way of ONNX, so both are one graph."""
     openvino = load_library("openvino", "this format")
-    with temporary_folder() as temporary:
+    with temporary_folder(folder / XML) as temporary:
         file = temporary / "model.onnx"
         onnx_file.write(model, file, interface, texts)
         network = openvino.Core().read_model(file)
@@ -25,4 +26,9 @@ def write(model: Embedder, folder: Path, interface: Interface, texts: dict[str, 
 def save(network: Any, folder: Path, texts: dict[str, str]) -> None:
     for key, text in texts.items():
         network.set_rt_info(text, ["marginface", key.replace(" ", "_")])
-    load_library("openvino", "this format").save_model(network, folder / XML, compress_to_fp16=False)
+    try:
+        load_library("openvino", "this format").save_model(network, folder / XML, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "OpenVINO could not write it whole; make room on the disk") from error

@@ -1,6 +1,7 @@
 """The gallery: people by name, several photographs each, one pooled vector to search. Called by commands and pages."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -191,7 +192,9 @@ class Gallery:
             (temporary / "faces.json").write_text(
                 json.dumps({"model": model, "faces": rows}, indent=1), encoding="utf-8"
             )
-            np.save(temporary / "vectors.npy", np.array(vectors, np.float32))
+            content = io.BytesIO()  # NumPy keeps the reason to itself when the disk is full
+            np.save(content, np.array(vectors, np.float32))
+            (temporary / "vectors.npy").write_bytes(content.getbuffer())
         return len(rows)
 
 

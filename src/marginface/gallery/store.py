@@ -341,7 +341,9 @@ class Store:
             raise
         except Exception as error:  # pymilvus and gRPC have no common base
             advice = (
-                "check that Milvus runs there" if self._files is None else "is it in use, or may it not be written to?"
+                "check that Milvus runs there"
+                if self._files is None
+                else "is it in use, full, or not to be written to?"
             )
             raise InputError(f"{self.address}: Milvus could not {step} ({short(error)}); {advice}") from error
 

@@ -6,6 +6,7 @@ two gallery files and xx_1N_probe_mixed.csv (template, subject, ...; one header 
 """
 
 import codecs
+import contextlib
 import hashlib
 import os
 import re
@@ -75,8 +76,9 @@ def read_ijb_meta(folder: Path, name: str, cache: Path | None = None) -> IjbMeta
     found = _from_cache(kept)
     if found is None:
         found = _parse(files)
-        with replace_file(kept, durable=False) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{field.name: getattr(found, field.name) for field in fields(found)})
+        arrays = {field.name: getattr(found, field.name) for field in fields(found)}
+        with contextlib.suppress(OSError), replace_file(kept, False) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
     return found
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from marginface.errors import InputError
 from marginface.filenames import as_text
-from marginface.files import replace_file
+from marginface.files import naming, replace_file
 from marginface.processes import together
 from marginface.softmax import MarginSoftmax
 from marginface.terminal import print_line
@@ -185,7 +185,7 @@ class MetricsFile:
             writer.writerows(rows)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             row = {name: f"{value:.6g}" for name, value in values.items()}
             csv.DictWriter(file, self.columns).writerow({"step": step, **row})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from marginface.errors import InputError
 from marginface.filenames import check_file_name
-from marginface.files import temporary_folder, umask
+from marginface.files import naming, temporary_folder, umask
 
 if sys.platform != "win32":
     import fcntl
@@ -86,7 +86,7 @@ def create_run(output: str, name: str, numbered: bool, fill: Callable[[Run], Non
     check_file_name(name, "the run's name")
     wanted = Path(output) / name
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(wanted) as temporary:
+    with naming(wanted), temporary_folder(wanted) as temporary:
         fill(Run(temporary))
         temporary.chmod(0o777 & ~umask())
         number = 1

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from marginface.files import replace_file
+from marginface.files import check_room, replace_file
 
 SETTLE = 5  # steps before, in which memory is found and kernels are chosen
 
@@ -44,3 +44,4 @@ class Trace:
         self.written = True
         with replace_file(self.path) as temporary:
             found.export_chrome_trace(str(temporary))
+            check_room(temporary)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
-from marginface.files import create_file
+from marginface.files import check_room, create_file
 from marginface.gallery.drawing import draw_faces
 from marginface.gallery.people import Gallery
 from marginface.gallery.photos import Eye
@@ -186,9 +186,10 @@ class _Writer:
         self._frames += 1
 
     def finish(self) -> None:
-        """Raises InputError where frames are missing: OpenCV does not tell when the disk is full."""
+        """Raise OSError where the disk is full, which OpenCV does not tell, and InputError where frames are missing."""
         if self._video is not None:
             self._video.release()
+        check_room(self._temporary)
         written = cv2.VideoCapture(str(self._temporary))
         count = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
         written.release()

@@ -7,7 +7,7 @@ from typing import Any
 from marginface.embedder import CONFIG, WEIGHTS, Embedder
 from marginface.errors import InputError
 from marginface.filenames import as_text
-from marginface.files import temporary_folder
+from marginface.files import naming, temporary_folder
 from marginface.optional_imports import load_library
 from marginface.weights.figures import markdown
 
@@ -45,8 +45,9 @@ def push(model: Embedder, name: str, results: list[dict[str, Any]], licence: str
     hub = _hub("publishing")
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     with temporary_folder() as folder:
-        model.write(folder)
-        (folder / "README.md").write_text(as_text(card(model, name, results, licence)), encoding="utf-8")
+        with naming(folder):
+            model.write(folder)
+            (folder / "README.md").write_text(as_text(card(model, name, results, licence)), encoding="utf-8")
         try:
             api.create_repo(name, private=private, exist_ok=True)
             files = [hub.CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]

@@ -6,12 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from marginface.embedder import CONFIG, Embedder, ModelConfig, Preprocessing
 from marginface.errors import InputError
 from marginface.files import replace_folder
-from marginface.tensor_file import check_finite, open_tensors
+from marginface.tensor_file import check_finite, open_tensors, write_tensors
 from marginface.untrusted import parse_json
 from marginface.weights.base import ImportedModel, State
 from marginface.weights.container import is_safetensors
@@ -139,7 +138,7 @@ def save_imported(model: ImportedModel, folder: str | os.PathLike[str], name: st
     with replace_folder(folder, overwrite) as temporary:
         embedder.write(temporary)
         if head := _head(model):
-            save_file(head, temporary / HEAD)
+            write_tensors(temporary / HEAD, head)
     return embedder
 
 

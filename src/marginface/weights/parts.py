@@ -1,31 +1,22 @@
-"""The rows of each tensor that one process holds, and the safetensors file it writes them to. For `state.py`."""
+"""The rows of each tensor that one process holds, and the safetensors file they are read from. For `state.py`."""
 
 import hashlib
-import json
-import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from marginface.errors import InputError
+from marginface.tensor_file import LARGEST_HEADER
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
-
-DTYPES = {
-    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
-    torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
-}  # fmt: skip
-LARGEST_HEADER = 1 << 24  # bytes; ours need about 100 per tensor
 
 
 @dataclass(frozen=True)
@@ -66,37 +57,8 @@ def as_part(value: Tensor | Part) -> Part:
     return value if isinstance(value, Part) else Part(value, 0, value.shape[0] if value.dim() else 1)
 
 
-def write_part(path: Path, rows: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write tensors as a safetensors file that is on the disk on return; return its "bytes" and "sha256".
-
-    Unlike safetensors' own `save_file`, it moves one tensor at a time into the host's memory, and raises OSError
-    with the system's reason where the disk takes no more.
-    """
-    names = sorted(rows, key=lambda name: (-rows[name].element_size(), name))  # so that each is aligned
-    header, end = {}, 0
-    for name in names:
-        value, begin = rows[name], end
-        end += value.numel() * value.element_size()
-        header[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        contents = (_content(rows[name]) for name in names)
-        for data in chain([memoryview(len(text).to_bytes(8, "little") + text)], contents):
-            file.write(data)
-            digest.update(data)
-        file.flush()
-        os.fsync(file.fileno())
-        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
-
-
-def _content(value: Tensor) -> memoryview:
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
 def check_part(path: Path, expected: Mapping[str, Any]) -> None:
-    """Raise InputError unless the file has the size and checksum that `write_part` returned."""
+    """Raise InputError unless the file has the size and checksum that `write_tensors` returned."""
     try:
         status = path.lstat()
     except OSError as error:

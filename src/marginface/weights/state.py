@@ -22,8 +22,9 @@ from torch import Tensor
 from marginface.errors import InputError
 from marginface.files import replace_file, sync
 from marginface.processes import by_first, each, rank_and_size, together
+from marginface.tensor_file import DTYPES, write_tensors
 from marginface.untrusted import LARGEST_DESCRIPTION, parse_json, read_bytes
-from marginface.weights.parts import DTYPES, Part, as_part, check_part, open_part, write_part
+from marginface.weights.parts import Part, as_part, check_part, open_part
 
 FORMAT, PICKLED = "marginface state 2", "marginface state 1"
 FACTS = "state.json"
@@ -171,7 +172,7 @@ def _write(folder: Path, tensors: Mapping[str, Tensor | Part], rank: int, size: 
         if (len(value.rows) if isinstance(value, Part) else number % size == rank)
     }
     file = f"part-{rank}.safetensors"
-    entry = write_part(folder / file, {name: part.rows for name, part in parts.items()})
+    entry = write_tensors(folder / file, {name: part.rows for name, part in parts.items()})
     return _Written(file, entry, {name: (part.first, part.shape) for name, part in parts.items()})
 
 
