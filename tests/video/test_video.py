@@ -11,7 +11,7 @@ from marginface.errors import InputError
 from marginface.gallery.people import UNKNOWN, Gallery, Match
 from marginface.gallery.store import Store
 from marginface.video.annotate import Person, identify_video
-from marginface.video.tracking import Track, Tracker
+from marginface.video.tracking import Track, Tracker, is_cut
 from recognition import COLOURS, EYE, MODEL, STRANGER, photograph, save
 
 RIGHT = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
@@ -46,10 +46,80 @@ def test_faces_keep_their_numbers() -> None:
 def test_one_bad_frame_changes_no_name() -> None:
     track = Track(1, np.zeros(4), RIGHT[0], Match(UNKNOWN, -1.0, []))
     names = []
-    for name in ("Ann", "Ann", "Bob", "Ann", "Bob", "Bob", "Bob"):
-        track.vote(Match(name, 0.9, [(name, 0.9)]))
+    for name, other in ("Ann", "Bob"), ("Ann", "Bob"), ("Bob", "Ann"), ("Ann", "Bob"), *[("Bob", "Ann")] * 3:
+        track.vote(Match(name, 0.9, [(name, 0.9), (other, 0.8)]), 0.7)
         names.append(track.name)
     assert names == ["Ann"] * 5 + ["Bob"] * 2
+
+
+def test_a_name_is_shown_only_while_the_face_is_like_its_person() -> None:
+    track = Track(1, np.zeros(4), RIGHT[0], Match(UNKNOWN, -1.0, []))
+    names = []
+    for similarity in (0.9, 0.9, 0.6, 0.9):
+        track.vote(Match("Ann" if similarity >= 0.7 else UNKNOWN, similarity, [("Ann", similarity)]), 0.7)
+        names.append(track.name)
+    assert names == ["Ann", "Ann", UNKNOWN, "Ann"]
+
+
+def test_another_face_in_the_same_place_is_another_track() -> None:
+    tracker, box = Tracker(0.5), np.array([[10.0, 10, 50, 50]])
+    assert [track.number for track in tracker.detected(box, RIGHT[:1])] == [1]
+    assert [track.number for track in tracker.detected(box, RIGHT[1:])] == [2]
+    assert [track.number for track in tracker.visible] == [2]
+    assert [track.number for track in tracker.detected(box, RIGHT[:1])] == [1]  # back after a moment
+    near = np.array([[10.0, 10, 50, 50], [20, 10, 60, 50]])
+    tracker = Tracker(0.5)
+    tracker.detected(near, RIGHT)
+    crossed = tracker.detected(near, RIGHT[::-1])  # each box overlaps both; the faces tell
+    assert [track.number for track in crossed] == [2, 1]
+
+
+def scene(seed: int) -> np.ndarray:
+    return cv2.resize(
+        np.random.default_rng(seed).integers(0, 256, (12, 20), np.uint8), (400, 240), interpolation=cv2.INTER_CUBIC
+    )
+
+
+def test_a_cut_ends_all_tracks_and_a_pan_none() -> None:
+    pan = [np.ascontiguousarray(scene(0)[:, 4 * i : 300 + 4 * i]) for i in range(8)]
+    tracker = Tracker()
+    tracker.detected(np.array([[100.0, 50, 160, 120]]), RIGHT[:1], pan[0])
+    for before, now in pairwise(pan):
+        assert not tracker.moved(before, now)
+        assert not is_cut(now, np.clip(now.astype(int) + 40, 0, 255).astype(np.uint8))  # a flash
+    assert len(tracker.visible) == 1
+    assert tracker.moved(pan[-1], np.ascontiguousarray(scene(1)[:, :300]))
+    assert tracker.tracks == []
+
+
+def test_a_box_that_looks_otherwise_is_hidden_until_its_face_is_found() -> None:
+    tracker, box = Tracker(), np.array([[30.0, 30, 80, 80]])
+    frames = [scene(0)] * 3 + [scene(0).copy()]
+    frames[3][20:90, 20:90] = scene(2)[20:90, 20:90]  # somebody stands in front
+    tracker.detected(box, RIGHT[:1], frames[0])
+    assert not tracker.moved(frames[0], frames[1])
+    assert len(tracker.visible) == 1
+    assert tracker.moved(frames[2], frames[3])
+    assert tracker.visible == []
+    tracker.detected(np.empty((0, 4)), np.empty((0, 3)), frames[3])
+    assert tracker.visible == []
+    assert [track.number for track in tracker.detected(box, RIGHT[:1], frames[0])] == [1]
+    assert len(tracker.visible) == 1
+
+
+def test_after_a_cut_nobody_keeps_the_name(gallery: Gallery, tmp_path: Path) -> None:
+    """Ann, then a stranger and Bob in the same place, between two detections."""
+    path = tmp_path / "cuts.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (400, 120))
+    shots = [(COLOURS["Ann"], 150), (STRANGER, 150), (COLOURS["Bob"], 150)]
+    for i in range(21):
+        writer.write(np.ascontiguousarray(photograph((*shots[i // 7], 30), shape=(120, 400))[..., ::-1]))
+    writer.release()
+    found = dict(identify_video(str(path), gallery, EYE, 0.9, every=6))
+    wanted = ["Ann"] * 7 + [UNKNOWN] * 7 + ["Bob"] * 7
+    for number, people in found.items():
+        names = {person.name for person in people}
+        assert names <= {wanted[number], UNKNOWN}, number
 
 
 @pytest.fixture

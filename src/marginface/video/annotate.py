@@ -70,7 +70,8 @@ def identify_video(
 ) -> Iterator[tuple[int, list[Person]]]:
     """Yields (number, people) of every frame of a video file, or of a camera by its number.
 
-    Faces are looked for in every `every`-th frame and followed in between. frames: stop after so many; 0 never.
+    Faces are looked for in every `every`-th frame, after a cut and where a followed face looks otherwise, and followed
+    in between. frames: stop after so many; 0 never.
     save: .mp4 or .avi to write the annotated video to; it is whole or absent, and replaces a file that exists only with
     `overwrite`. Raises InputError where the source cannot be opened or the video cannot be written.
     """
@@ -133,20 +134,19 @@ class _Namer:
 
     def __init__(self, gallery: Gallery, eye: Eye, threshold: float, every: int) -> None:
         self._gallery, self._eye, self._threshold, self._every = gallery, eye, threshold, every
-        self._tracker = Tracker()
+        self._tracker = Tracker(threshold)
         self._before: np.ndarray = np.empty((0, 0), np.uint8)
 
     def frame(self, number: int, image: np.ndarray) -> list[Track]:
         grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-        if self._before.shape == grey.shape:
-            self._tracker.moved(self._before, grey)
+        changed = self._before.shape == grey.shape and self._tracker.moved(self._before, grey)
         self._before = grey
-        if number % self._every == 0:
+        if changed or number % self._every == 0:
             seen = self._eye.see(image)
-            tracks = self._tracker.detected(seen.found.boxes.astype(np.float64), seen.vectors)
+            tracks = self._tracker.detected(seen.found.boxes.astype(np.float64), seen.vectors, grey)
             vectors = np.array([track.vector for track in tracks], np.float32).reshape(seen.vectors.shape)
             for track, match in zip(tracks, self._gallery.identify(vectors, self._threshold), strict=True):
-                track.vote(match)
+                track.vote(match, self._threshold)
         return self._tracker.visible
 
 
