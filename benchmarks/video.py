@@ -58,7 +58,7 @@ def shots(people: dict[str, np.ndarray]) -> Iterator[Iterator[list[Face]]]:
 
 
 def compose(faces: list[Face], background: np.ndarray) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-    """A frame, and who is where in it: the box of the face's middle, of all whose middle is not covered or nearly so."""
+    """A frame, and who is where in it: the box of the face's middle, of all not half covered."""
     frame, places = background.copy(), []
     for name, picture, left, top in faces:
         x, y = round(left), round(top)
