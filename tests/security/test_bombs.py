@@ -188,7 +188,14 @@ def test_shards_with_impossible_classes(tmp_path, label):
 
 def test_json_of_a_shard_is_not_believed(tmp_path):
     for about in (b"[" * 60_000, b'{"num_classes": 4000000000, "identity": "a", "key": "k"}'):
-        path = shard(tmp_path / "x.tar", (b"1.jpg", jpeg()), (b"1.cls", b"0"), (b"1.json", about))
+        path = shard(
+            tmp_path / "x.tar",
+            (b"1.jpg", jpeg()),
+            (b"1.cls", b"0"),
+            (b"1.json", about),
+            (b"2.jpg", jpeg()),
+            (b"2.cls", b"1"),
+        )
         kind, _ = outcome(read_first, path, memory=SMALL)
         assert kind == "returned"
 
@@ -445,7 +452,7 @@ LMDB = {
     "a label of dictionaries": {
         b"__len__": b"\1", b"0": b"\x92\xa1x\xdd" + struct.pack(">I", 9_000_000) + b"\x80" * 9_000_000
     },
-    "a label too large": {b"__len__": b"\1", b"0": msgpack.dumps((b"x", 4_000_000_000))},
+    "a label too large": {b"__len__": b"\2", b"0": msgpack.dumps((b"x", 1 << 63)), b"1": msgpack.dumps((b"x", 0))},
     "claims": {b"__len__": b"\1", b"0": b"\x92\xc6\xff\xff\xff\xffx\0"},
     "a large image": {b"__len__": b"\1", b"0": b"\x92" + bytes32(bytes(70_000_000)) + b"\0"},
 }  # fmt: skip

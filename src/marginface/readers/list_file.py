@@ -103,7 +103,7 @@ def _by_cells(delimiter: str, place: int, header: list[str]) -> Parse:
         if not text.strip() or text.lstrip().startswith("#"):
             return None
         row = cells(text, delimiter)
-        if len(row) <= max(place, *labels[:1], 0):
+        if len(row) < max(place + 1, len(header)):
             raise ValueError(f"it has {len(row)} cells")
         if not header or (not labels and len(header) == 2) or len(header) in WITH_POINTS:
             before, after = row[:place], [cell for cell in row[place + 1 :] if cell]
@@ -122,6 +122,8 @@ def _normal(line: Line | None) -> Line | None:
     path = with_slashes(line.path)
     if not path:
         raise ValueError("it names no image")
+    if path == line.path and line.label:
+        return line
     own = line.label == folder_of(line.path)
     return replace(line, path=path, label=folder_of(path) if own or not line.label else line.label)
 
