@@ -37,7 +37,7 @@ def image_names(file: Any, library: Any) -> list[str]:
             seen.add(address)
             name = path + link.decode("utf-8", "surrogateescape")
             if len(name) > LONGEST_PATH or depth >= DEEPEST:
-                raise ValueError(f"{name:.80} is nested too deeply or has too long a name")
+                raise ValueError(f"{name!r:.80} is nested too deeply or has too long a name")
             item = library.h5o.open(group, link)
             if isinstance(item, library.h5g.GroupID):
                 waiting.append((f"{name}/", item, depth + 1))

@@ -31,7 +31,7 @@ def read_npz(path: Path, wanted: Container[str] | None = None) -> dict[str, np.n
     chosen = {name: member for name, member in members.items() if wanted is None or name in wanted}
     for name, member in chosen.items():
         if member.size > FREE_GROWTH + GROWTH * member.packed_size:
-            raise ValueError(f"{name:.80} claims {member.size:,} bytes, packed into {member.packed_size:,}")
+            raise ValueError(f"{name!r:.80} claims {member.size:,} bytes, packed into {member.packed_size:,}")
     total, most = sum(member.size for member in chosen.values()), free_memory() // 4
     if total > most:
         raise ValueError(f"its arrays have {total:,} bytes, more than the {most:,} that memory allows")
@@ -55,4 +55,4 @@ def _array(name: str, content: bytes | mmap.mmap) -> np.ndarray:
             raise ValueError(f"{dtype} {shape} in {len(content) - start:,} bytes")
         return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
     except (*NPY_ERRORS, KeyError) as error:
-        raise ValueError(f"{name:.80} is no array: {' '.join(str(error).split()):.200}") from error
+        raise ValueError(f"{name!r:.80} is no array: {' '.join(str(error).split()):.200}") from error

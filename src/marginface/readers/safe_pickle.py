@@ -26,7 +26,7 @@ def load(data: bytes | mmap.mmap) -> Any:
 
 def _find(module: str, name: str) -> Function:
     if module.partition(".")[0] not in MODULES or name not in CALLS:
-        raise ValueError(f"the pickle wants to use {module:.40}.{name:.40}, which is not allowed")
+        raise ValueError(f"the pickle wants to use {f'{module:.40}.{name:.40}'!r}, which is not allowed")
     return Function(CALLS[name])
 
 

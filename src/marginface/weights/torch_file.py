@@ -70,7 +70,7 @@ def _read_zip(path: Path, data: mmap.mmap, harmless: Callable[[str], bool]) -> A
 
     def content(name: str) -> memoryview:
         if root + name not in members:
-            raise ValueError(f"{name:.80} is missing")
+            raise ValueError(f"{name!r:.80} is missing")
         return _stored(data, members[root + name])
 
     if f"{root}byteorder" in members and content("byteorder").tobytes() != b"little":
@@ -81,11 +81,11 @@ def _read_zip(path: Path, data: mmap.mmap, harmless: Callable[[str], bool]) -> A
 
 def _stored(data: mmap.mmap, member: Member) -> memoryview:
     if member.method != STORED or member.size != member.packed_size:
-        raise ValueError(f"{member.name:.80} is compressed, which torch.save never does")
+        raise ValueError(f"{member.name!r:.80} is compressed, which torch.save never does")
     start = zip_start(data, member)
     content = memoryview(data)[start : start + member.size]
     if zlib.crc32(content) != member.checksum:
-        raise ValueError(f"the checksum of {member.name:.80} is wrong")
+        raise ValueError(f"the checksum of {member.name!r:.80} is wrong")
     return content
 
 
@@ -109,7 +109,7 @@ def _read_old(data: mmap.mmap, harmless: Callable[[str], bool]) -> Any:
         (count,) = struct.unpack_from("<q", data, at)
         size = count * sizes.get(key, 1)
         if not 0 <= size <= len(data) - at - 8:
-            raise ValueError(f"storage {key:.40} claims {count:,} elements")
+            raise ValueError(f"storage {key!r:.40} claims {count:,} elements")
         places[key] = memoryview(data)[at + 8 : at + 8 + size]
         at += 8 + size
     return _Builder(len(data), harmless, lambda key, _: places[key]).run(data, start)[0]
