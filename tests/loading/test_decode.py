@@ -154,7 +154,9 @@ def test_batch_reports_unreadable_images_and_keeps_the_others():
 
 def test_images_of_another_size_are_refused_with_the_cure():
     batch = [record(encoded(picture(96, 112), ".jpg"), "tom/1.jpg")]
-    with pytest.raises(InputError, match=r"tom/1.jpg: .*112×96.*marginface align.*--data.resize true"):
+    with pytest.raises(
+        InputError, match=r"tom/1.jpg: .*112×96.*align.*`--resize true` .in training `--data.resize true`"
+    ):
         decode_batch(batch)
     with pytest.raises(InputError, match=r"x: .*10×10"):
         decode_batch([record(np.zeros((10, 10, 3), np.uint8), "x")])

@@ -57,6 +57,47 @@ def test_options_of_another_margin_are_left_out(words: str, options: dict[str, f
     assert parsed(words, trained).margin.options == options
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("--data.train people --config quickstart", "--data.train people"),
+        ("--data.train=people --seed 3 --config=own.yaml --config=quickstart", "--data.train people"),
+        ("--train.epochs 3 --config quickstart", "--train.epochs 3"),
+        ("--data.val a.bin --config quickstart", '--data.val ["a.bin"]'),
+        ("--data.augment.flip 0.1 --config own.yaml", "--data.augment.flip 0.1"),
+        ("--seed 4 --config own.yaml", "--seed 4"),
+    ],
+)
+def test_an_option_that_a_later_config_replaces_is_named(
+    words: str, name: str, trained: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.yaml").write_text("seed: 3\ndata: {augment: {flip: 0.2}}")
+    parsed(words, trained)
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith(f"{name} has no effect: --config ")
+    assert told.endswith("; put --config first")
+    assert told.count("no effect") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            "--seed 3 --config own.yaml",
+            "--optim.lr 1e-3 --config own.yaml",
+            "--data.val a.bin b.bin --config own.yaml",
+        ),
+        *("--data.size 96 --config own.yaml", "--config own.yaml --seed 4", "--config quickstart --config own.yaml"),
+    ],
+)
+def test_nothing_is_said_of_options_that_count(
+    words: str, trained: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.yaml").write_text("seed: 3\noptim: {lr: 1e-3}\ndata: {val: [a.bin, b.bin]}")
+    parsed(words, trained)
+    assert not capsys.readouterr().err
+
+
 def test_every_recipe_and_every_margin() -> None:
     for (recipe, content), name in zip(recipe_rows(), itertools.cycle(list_margins()), strict=False):
         own = content["margin"]

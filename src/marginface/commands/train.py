@@ -14,7 +14,7 @@ from marginface.terminal import print_line
 from marginface.training.config import Config, recipe_or_file
 from marginface.training.config_file import check_config_file, check_variables
 from marginface.training.openvino_options import BASE, speaks_openvino, translated
-from marginface.training.option_words import joined, without_stale_options
+from marginface.training.option_words import joined, replaced_options, without_stale_options
 from marginface.training.run import open_run
 from marginface.training.start import start_training
 
@@ -82,6 +82,7 @@ def prepared(words: list[str]) -> list[str]:
         if word.startswith("--config="):
             file = recipe_or_file(word.partition("=")[2])
             words[position], configs[position] = f"--config={file}", check_config_file(file)
+    _tell(list(replaced_options(words, configs)))
     words, sentences = without_stale_options(words, configs)
     _tell(sentences)
     return words

@@ -177,7 +177,7 @@ def _fit(picture: np.ndarray, size: int, resize: bool, key: str) -> np.ndarray:
     if not resize:
         raise InputError(
             f"{key}: the image is {width}×{height} pixels, not {size}×{size}; align the faces first with"
-            f" `marginface align SRC DST`, or scale them with `--data.resize true`."
+            f" `marginface align SRC DST`, or scale them with `--resize true` (in training `--data.resize true`)."
         )
     scale = size / min(height, width)
     new_width, new_height = max(size, round(width * scale)), max(size, round(height * scale))

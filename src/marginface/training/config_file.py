@@ -34,7 +34,7 @@ def check_config_file(path: str | Path) -> dict[str, Any]:
         content = parse_yaml(text)
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is not a YAML configuration: {str(error)[:300]}") from error
-    for name, value in _values(content, ""):
+    for name, value in named_values(content, ""):
         group, _, last = name.rpartition(".")
         if last == "class_path":
             ours = LIGHTNING.get(group.partition(".")[0], "model.backbone and margin.name")
@@ -65,16 +65,16 @@ def setting(content: Mapping[str, Any], name: str) -> Any:
     return content.get(name, nested.get(last) if isinstance(nested, Mapping) else None)
 
 
-def _values(content: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """(name with dots, value) of everything below `content` that has a name, and of the values of lists."""
+def named_values(content: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield (name with dots, value) of everything below `content` that has a name, and of the values of lists."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             yield f"{name}.{key}".lstrip("."), value
-            yield from _values(value, f"{name}.{key}".lstrip("."))
+            yield from named_values(value, f"{name}.{key}".lstrip("."))
     elif isinstance(content, list):
         for value in content:
             yield name, value
-            yield from _values(value, name)
+            yield from named_values(value, name)
 
 
 def _group(kind: type, content: Any, path: Path, name: str) -> dict[str, Any]:

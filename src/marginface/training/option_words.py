@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from marginface.backbones import BACKBONES, backbone_options
 from marginface.training.config import Config
-from marginface.training.config_file import setting
+from marginface.training.config_file import named_values, setting
 from marginface.untrusted import parse_yaml
 
 OWNERS = {"margin.options": "margin.name", "model.options": "model.backbone"}
@@ -33,6 +33,24 @@ def joined(words: Sequence[str]) -> list[str]:
                 word = f"{name}={_list(values, kind) if bare else ' '.join(values)}"
         written.append(word)
     return written
+
+
+def replaced_options(words: Sequence[str], configs: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for every option before a `--config` that replaces it by another value.
+
+    words: as `joined` returns them. configs: what the configuration at a position of `words` holds.
+    """
+    for position, content in configs.items():
+        held = dict(reversed([*named_values(content, "")]))  # of a list the whole, which comes before its values
+        for place, word in enumerate(words[:position]):
+            option, equals, value = word.partition("=")
+            name, value = option[2:], value if equals else words[place + 1]
+            if option.startswith("--") and name in held and value != str(held[name]) and _plain(value) != held[name]:
+                file = words[position].partition("=")[2]
+                yield (
+                    f"--{name} {value:.200} has no effect: --config {file} follows, with {held[name]!s:.200}; "
+                    "put --config first"
+                )
 
 
 def without_stale_options(
@@ -97,3 +115,10 @@ def _named(words: Sequence[str], configs: Mapping[int, Mapping[str, Any]], owner
 
 def _fit(owner: str, name: str, options: Mapping[str, Any]) -> bool:
     return owner == "model.backbone" and name in BACKBONES and options.keys() <= set(backbone_options(name))
+
+
+def _plain(value: str) -> Any:
+    try:
+        return parse_yaml(value)
+    except (ValueError, TypeError):
+        return value
