@@ -14,7 +14,7 @@ from marginface.embedder import Embedder, ModelConfig, Preprocessing
 from marginface.errors import InputError
 from marginface.evaluate import open_benchmark
 from marginface.evaluate.embeddings import Embeddings, embed_images
-from marginface.evaluate.lfw import OPENVINO_TEMPLATE, LfwBenchmark, openvino_crop
+from marginface.evaluate.lfw import OPENVINO_TEMPLATE, LfwBenchmark, openvino_crop, read_points
 from marginface.faces.template import ARCFACE_112
 from marginface.gallery.models import open_model
 from marginface.gallery.photos import read_photo
@@ -155,3 +155,10 @@ def test_words_and_folders_are_checked(root: Path) -> None:
         open_benchmark(f"lfw:{root}")
     with pytest.raises(InputError, match="landmarks=FILE"):
         open_benchmark(f"lfw:{root},landmarks=none.txt")
+
+
+def test_points_of_a_person_whose_name_begins_with_the_mark_of_a_comment(tmp_path: Path) -> None:
+    numbers = " ".join(map(str, range(10)))
+    text = f"# points\n#1/#1_0001.jpg {numbers}\n# by hand, 1 picture\nAnn/Ann_0001.jpg {numbers}\n"
+    (tmp_path / "points.txt").write_text(text)
+    assert list(read_points(tmp_path / "points.txt")) == ["#1/#1_0001.jpg", "Ann/Ann_0001.jpg"]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,34 @@ def test_lists_as_people_have_them(folder: Path, form: str, numbered: bool, mark
     text = (NUMBERS if numbered else NAMES)[form]
     check(folder, mark + text.encode(), numbered)
     check(folder, mark + text.replace("\n", " \n\n").encode(), numbered)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{p}",
+        "{p},{who}",
+        "{p}\t{who}",
+        "{p};{n}",
+        "{p} {n}",
+        "{who},{p}",
+        "{who}\t{p}",
+        "{p}," + ",".join("1234567890"),
+    ],
+)
+@pytest.mark.parametrize("header", [False, True])
+def test_a_name_that_begins_with_the_mark_of_a_comment_is_no_comment(tmp_path: Path, line: str, header: bool) -> None:
+    images = [("ann/1.png", "ann", 3), ("#1/1.png", "#1", 5), ("#1/#2.png", "#1", 5)]
+    for path, _, _ in images:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(path.encode())
+    rows = [line.format(p=path, who=who, n=number) for path, who, number in images]
+    title = [re.sub(r"1,2.*", "a,b,c,d,e,f,g,h,i,j", line.format(p="path", who="label", n="label"))] if header else []
+    text = "\n".join([*title, "# made by hand", rows[0], f"#{rows[0]}", f"# {rows[0]}", "#5", *rows[1:], "#"])
+    (tmp_path / "list.txt").write_text(text)
+    records = open_reader(tmp_path / "list.txt").read(range(3))
+    assert [record.key for record in records] == [path for path, _, _ in images]
+    assert [record.label for record in records] in ([0, 1, 1], [1, 0, 0])
 
 
 @pytest.mark.parametrize(

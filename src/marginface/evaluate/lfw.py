@@ -23,7 +23,7 @@ from marginface.protocols.pairs import read_pairs
 from marginface.readers.containment import Bounds
 from marginface.readers.image_walk import find_files
 from marginface.readers.list_file import with_slashes
-from marginface.readers.list_line import parse_line
+from marginface.readers.list_line import is_comment, parse_line
 from marginface.untrusted import read_lines
 
 OPENVINO_TEMPLATE = (ARCFACE_112 - [8, 0]) / [96, 112]
@@ -90,9 +90,11 @@ def read_points(landmarks: Path) -> dict[str, np.ndarray]:
         try:
             line = parse_line(text)
         except ValueError as error:
+            if is_comment(text):
+                continue
             raise InputError(f"{landmarks} line {number}: {error}") from error
         if line is None or line.points is None:
-            if line is not None or "|" in text:
+            if not is_comment(text) and (line is not None or "|" in text):
                 raise InputError(f"{landmarks} line {number}: expected a picture and ten numbers, found '{text[:60]}'")
             continue
         key, own = (

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from marginface.errors import InputError
-from marginface.readers.list_line import IMAGE, NUMBER, Line, as_line, folder_of, is_path, parse_line
+from marginface.readers.list_line import IMAGE, NUMBER, Line, as_line, folder_of, is_comment, is_path, parse_line
 from marginface.untrusted import read_head, read_lines
 
 HEAD = 1 << 16  # bytes by which the form is known
@@ -51,7 +51,7 @@ def list_lines(path: Path, exists: Callable[[str], bool]) -> Iterator[Line]:
         if number <= start:
             continue
         try:
-            line = parse(text)
+            line = _commented(text, parse, exists) if is_comment(text) else parse(text)
             if line is None:
                 continue
             first = first or line
@@ -62,11 +62,23 @@ def list_lines(path: Path, exists: Callable[[str], bool]) -> Iterator[Line]:
         yield line
 
 
+def _commented(text: str, parse: Parse, exists: Callable[[str], bool]) -> Line | None:
+    """Return the line if its image is there and its path, or its folder and label, begin with `#`; else None."""
+    try:
+        line = parse(text)
+    except ValueError:
+        return None
+    if line is None:
+        return None
+    named = line.path.startswith("#") or (line.label.startswith("#") and f"/{line.label}/" in f"/{line.path}")
+    return line if named and exists(line.path) else None
+
+
 def _found(head: list[str], parse: Parse, start: int, exists: Callable[[str], bool]) -> bool:
     """Whether the first image that this form finds in the list is there."""
     for text in head[start:]:
         try:
-            if line := parse(text):
+            if not is_comment(text) and (line := parse(text)):
                 return exists(line.path)
         except ValueError:
             return False
@@ -75,7 +87,7 @@ def _found(head: list[str], parse: Parse, start: int, exists: Callable[[str], bo
 
 def _forms(head: list[str]) -> list[tuple[Parse, int]]:
     """(how to parse a line, how many lines come before the first): every form that the first lines may have."""
-    given = [number for number, text in enumerate(head) if text.strip() and not text.lstrip().startswith("#")]
+    given = [number for number, text in enumerate(head) if text.strip() and not is_comment(text)]
     forms: list[tuple[Parse, int]] = []
     for delimiter in DELIMITERS:
         rows = [cells(head[number], delimiter) for number in given]
@@ -100,7 +112,7 @@ def _by_cells(delimiter: str, place: int, header: list[str]) -> Parse:
     labels = [header.index(name) for name in LABELS if name in header and header.index(name) != place]
 
     def parse(text: str) -> Line | None:
-        if not text.strip() or text.lstrip().startswith("#"):
+        if not text.strip():
             return None
         row = cells(text, delimiter)
         if len(row) < max(place + 1, len(header)):

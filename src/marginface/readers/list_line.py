@@ -42,14 +42,19 @@ class Line:
 
 
 def parse_line(text: str) -> Line | None:
-    """None for a line that names no usable face: empty, or of a face that was not detected.
+    """None for a line that names no usable face: empty, or of a face that was not detected; comments are the caller's.
 
     Raises ValueError if it is of none of the dialects.
     """
     text = text.strip()
-    if not text or text.startswith("#"):
+    if not text:
         return None
     return _piped(text) if text.count("|") > 1 else as_line(*_split(text))
+
+
+def is_comment(text: str) -> bool:
+    """Whether the line begins with `#`."""
+    return text.lstrip().startswith("#")
 
 
 def as_line(before: list[str], path: str, after: list[str]) -> Line:
