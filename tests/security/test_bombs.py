@@ -672,6 +672,26 @@ def many_scans(scans: int) -> bytes:
     return data[:last] + data[last:-2] * scans + data[-2:]
 
 
+def hidden_scans(scans: int) -> bytes:
+    """The same with the marker TEM before each: it has no length, so the scan's first bytes are none."""
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    data = cv2.imencode(".jpg", np.zeros((2000, 2000, 3), np.uint8), options)[1].tobytes()
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + (b"\xff\x01" + data[last:-2]) * scans + data[-2:]
+
+
+def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 9 x 9 pixels with these chunks, (kind, content), before its pixels."""
+    whole = png(9, 9)
+    packed = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
+    return whole[:33] + b"".join(packed) + whole[33:]
+
+
+def zeros(megabytes: int) -> bytes:
+    packer = zlib.compressobj(9)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(megabytes)) + packer.flush()
+
+
 def exif(data: bytes) -> bytes:
     about = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(about) + 2) + about + data[2:]
@@ -686,6 +706,9 @@ IMAGES = {
     "PNG that claims": lambda: png(1, 1).replace(struct.pack(">II", 1, 1), struct.pack(">II", 1 << 31, 1 << 31), 1),
     "JPEG of many scans": lambda: many_scans(3000),
     "turned JPEG of many scans": lambda: exif(many_scans(3000)),
+    "JPEG of scans behind TEM": lambda: hidden_scans(3000),
+    "PNG of more than its pixels": lambda: png_with((b"IDAT", zeros(2000))),
+    "PNG of many chunks": lambda: png_with(*[(b"tEXt", b"")] * 100_000),
     "BMP that claims": lambda: bmp(1 << 30, 1 << 30),
     "BMP that claims to be old": lambda: bmp(0x00010001, 1 << 15, 0x10C),
     "PPM that claims": lambda: b"P6 100000 100000 255\n" + bytes(100),
@@ -702,6 +725,21 @@ IMAGES = {
 def test_images_that_are_bombs(tmp_path, bomb):
     (tmp_path / "x.jpg").write_bytes(IMAGES[bomb]())
     assert "x.jpg" in refusal(decode_file, tmp_path / "x.jpg", memory=SMALL, seconds=5)
+
+
+@pytest.mark.parametrize(("kind", "head"), [(b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0")])
+def test_texts_in_a_png_are_not_unpacked(tmp_path, kind, head):
+    text = zlib.compress(b"a" * 7_000_000)
+    (tmp_path / "x.png").write_bytes(png_with(*[(kind, head + text)] * 200, (b"tEXt", b"a\0zTXt")))
+    found = outcome(decode_file, tmp_path / "x.png", memory=SMALL, seconds=5)
+    assert found == ("returned", (9, 9, 3))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_large_png_is_no_bomb(tmp_path, depth):
+    noise = np.random.default_rng(0).integers(0, 1 << depth, (1000, 900, 4), np.uint16 if depth > 8 else np.uint8)
+    (tmp_path / "x.png").write_bytes(cv2.imencode(".png", noise)[1].tobytes())
+    assert outcome(decode_file, tmp_path / "x.png") == ("returned", (1000, 900, 3))
 
 
 @pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"fdAT"])

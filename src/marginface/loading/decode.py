@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import threading
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,8 +21,12 @@ TABLES, AFTER_JFIF = b"\xff\xdb", 20  # the marker of a JPEG's quantisation tabl
 MAX_PIXELS = 1 << 26  # 200 MB once decoded; what claims to be larger is refused before memory is taken
 LARGE = 1 << 24  # pixels from which on images are decoded one after the other, for the memory that they take
 SCAN, MOST_SCANS = b"\xff\xda", 64  # of a progressive JPEG, each of which goes through the whole image
-MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG; others belong to the pixels
+MARKER = re.compile(
+    rb"\xff[\xc0-\xcf\xd8-\xfe]"
+)  # of a JPEG, with a length; libjpeg passes over others or refuses them
 END_OF_JPEG, START_OF_SCAN = 0xD9, 0xDA
+TEXTS, MOST_CHUNKS = (b"zTXt", b"iTXt"), 1 << 16  # of a PNG
+FEW_BYTES = 1 << 20  # of packed pixels, which unpack to a thousand times as much at most
 USUAL_BYTES = 1 << 18  # of an image that is decoded without looking at it first
 
 
@@ -99,7 +104,7 @@ def _decode(record: Record, out: np.ndarray | None) -> np.ndarray:
 
 def _decode_bytes(data: bytes) -> np.ndarray:
     if not data.startswith(JPEG):
-        return _decode_by_opencv(data)
+        return _decode_by_opencv(_without_texts(data) if data.startswith(PNG) else data)
     picture: np.ndarray = simplejpeg.decode_jpeg(data)  # which also finds those cut short
     return _decode_by_opencv(data) if _has_exif(data) else picture
 
@@ -116,16 +121,54 @@ def _check_claims(height: int, width: int, data: bytes) -> None:
         raise ValueError(f"it claims {width}×{height} pixels, more than the {MAX_PIXELS:,} allowed")
     if data.startswith(JPEG) and data.count(SCAN) > MOST_SCANS and _has_many_scans(data):
         raise ValueError(f"it has more than {MOST_SCANS} scans; save it again")
-    if data.startswith(PNG) and not _holds_its_chunks(data):
+    if data.startswith(PNG):
+        _check_png(height, width, data)
+
+
+def _check_png(height: int, width: int, data: bytes) -> None:
+    """Raises ValueError for a PNG that makes OpenCV take memory or time for more than its pixels."""
+    chunks = _png_chunks(data)
+    if chunks and chunks[-1][2] > len(data):
         raise ValueError("it is truncated")
+    pixels = [(start + 8, end - 4) for kind, start, end in chunks if kind == b"IDAT"]
+    if sum(end - start for start, end in pixels) <= FEW_BYTES:
+        return
+    unpacker, left = zlib.decompressobj(), height * (8 * width + 8)  # four channels of 16 bits, and the filters
+    for start, end in pixels:
+        packed = data[start:end]
+        while packed and not unpacker.eof:
+            try:
+                left -= len(unpacker.decompress(packed, FEW_BYTES))
+            except zlib.error:  # the decoder comes no further either, and says why
+                return
+            if left < 0:
+                raise ValueError("it unpacks to more than its pixels take; save it again")
+            packed = unpacker.unconsumed_tail
 
 
-def _holds_its_chunks(data: bytes) -> bool:
-    """Whether no chunk of a PNG is longer than what follows: OpenCV takes memory for the length that it reads."""
+def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
+    """(kind, start, end) of each chunk before the one that ends a PNG; the last may claim more than there is."""
+    chunks: list[tuple[bytes, int, int]] = []
     at = len(PNG)
-    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return at <= len(data)
+    while at < len(data) and (kind := data[at + 4 : at + 8]) != b"IEND":
+        if len(chunks) == MOST_CHUNKS:
+            raise ValueError(f"it has more than {MOST_CHUNKS:,} chunks; save it again")
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        chunks.append((kind, at, end))
+        at = end
+    return chunks
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its compressed texts: OpenCV unpacks and keeps up to 8 MB of each, though nobody reads them."""
+    if not any(kind in data for kind in TEXTS):
+        return data
+    kept, at = bytearray(), 0
+    for kind, start, end in _png_chunks(data):
+        if kind in TEXTS:
+            kept += data[at:start]
+            at = end
+    return bytes(kept + data[at:])
 
 
 def _has_many_scans(data: bytes) -> bool:
