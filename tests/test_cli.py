@@ -1,10 +1,12 @@
 """The command line: what stands later wins, a typo is answered with what is valid, bad input is exit code 2."""
 
+import importlib
 import json
 import re
 import signal
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +161,26 @@ def test_lists_print(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     for word, expected in (("recipes", "quickstart"), ("backbones", "mobilefacenet"), ("margins", "adaface")):
         cli.main([word])
         assert expected in capsys.readouterr().out
+
+
+def test_no_library_is_loaded_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's cuSPARSELt looks there for libcuda.so.1, and torch loads it when it is imported."""
+    folders: list[Path] = []
+
+    def recorded(name: str) -> ModuleType:
+        folders.append(Path.cwd())
+        return importlib.import_module(name)
+
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=recorded))
+    monkeypatch.setattr(sys, "argv", ["marginface", "margins"])
+    cli.main()
+    assert folders == [Path(sys.prefix).resolve()]
+    assert Path.cwd() == tmp_path
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(cli, "importlib", importlib)
+    cli.main()  # a folder that was removed holds nothing to load
 
 
 def test_asked_to_end_a_command_tidies_up(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ def test_another_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.iterdir())
 
 
+def test_pip_is_not_the_current_folder_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m pip` runs pip.py of the current folder, which may be a stranger's data set."""
+    (tmp_path / "pip.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(InputError, match="the download failed"):
+        fetch.fetch("orl", "orl")
+    assert not Path("ran").exists()
+
+
 def test_pip_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = SimpleNamespace(returncode=1, stderr="warning\nERROR: no such index\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)

