@@ -55,6 +55,8 @@ def prepared(words: Sequence[str]) -> list[str]:
 
 
 def run(options: Namespace, command: str) -> None:
+    if options.words and options.action in ("list", "info"):
+        raise InputError(f"gallery {options.action} takes no {options.words[0]!r:.100}; name the gallery by --gallery")
     action = {"add": _add, "list": _list, "info": _info, "remove": _remove, "erase": _remove, "export": _export}
     action[options.action](options)
 
@@ -89,7 +91,7 @@ def _photos(options: Namespace) -> Iterator[tuple[str, Path]]:
                 raise InputError(f"{path} lies in no folder named after a person; give --name NAME")
             if not options.name and not Path(word).is_dir():
                 raise InputError(f"whose face is {path}? give --name NAME")
-            yield options.name or path.parent.name, path
+            yield options.name or path.relative_to(word).parts[0], path
 
 
 def _list(options: Namespace) -> None:
