@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from marginface.commands import COMMANDS
 from marginface.errors import InputError, Stopped
+from marginface.filenames import as_text
 from marginface.terminal import make_printable
 from marginface.training.signals import ECHO
 
@@ -64,6 +65,10 @@ def main(words: Sequence[str] | None = None) -> None:
             _give_up_stdout()
             _fail(f"stdout: {reason}; make room, or send the output elsewhere", 2)
         _fail(f"{error.filename or 'a file'}: {reason}; nothing was left half-written", 2)
+    except UnicodeEncodeError as error:
+        if as_text(error.object) == error.object:
+            raise
+        _fail(f"{as_text(error.object)}: this name is not UTF-8, which is needed for this; give it another", 2)
     except Stopped as stopped:
         _fail(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:

@@ -1,7 +1,10 @@
 """Text that becomes a file's name, and file names that become text. Floor 0."""
 
 import codecs
+import contextlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from marginface.errors import InputError
@@ -43,6 +46,20 @@ def leads_out(key: str) -> bool:
 def as_text(name: str) -> str:
     r"""Return a file name as text that every format can hold: bytes that are not UTF-8 are written \xNN."""
     return name.encode("utf-8", ERRORS).decode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def utf8_name(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A name of a file for libraries that take only UTF-8: its own, or that of a descriptor that is open within."""
+    name = os.fspath(path)
+    if name.isascii() or as_text(name) == name:
+        yield name
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield f"/dev/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _encode(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from marginface.errors import InputError
+from marginface.filenames import utf8_name
 from marginface.untrusted import open_file
 
 LARGEST_HEADER = 1 << 24  # bytes; a tensor needs about 100
@@ -67,10 +68,10 @@ def open_tensors(path: str | Path) -> Iterator[TensorFile]:
         if int.from_bytes(file.read(8), "little") > LARGEST_HEADER:
             raise InputError(f"{path} is damaged, or no safetensors file (its header is too large); copy it again")
     try:
-        with safe_open(path, "pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
-            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            dtypes = {name: part.get_dtype() for name, part in slices.items()}
+        with utf8_name(path) as name, safe_open(name, "pt") as opened:
+            slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118  # no mapping
+            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            dtypes = {key: part.get_dtype() for key, part in slices.items()}
             yield TensorFile(path, shapes, dtypes, opened.metadata() or {}, opened)
     except SafetensorError as error:
         raise InputError(f"{path} is damaged, or no safetensors file ({error}); copy it again") from error

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.filenames import utf8_name
 from marginface.optional_imports import load_library
 
 
@@ -90,6 +91,7 @@ def onnx_session(file: str | Path) -> Any:
     settings.log_severity_level = 3
     settings.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0: a thread a core
     try:
-        return runtime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+        with utf8_name(file) as name:
+            return runtime.InferenceSession(name, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class of their own
         raise InputError(f"{file} cannot be read as an ONNX network ({str(error)[:120]}); get it again") from error

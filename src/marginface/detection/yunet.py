@@ -20,10 +20,12 @@ class YuNet:
     def __init__(self, file: str | Path, threshold: float = 0.7, longest: int = 1280) -> None:
         if not Path(file).is_file():
             raise InputError(f"{file} is not there; give the path of YuNet's .onnx file")
-        if EXTERNAL.search(read_bytes(file)):
+        content = read_bytes(file)
+        if EXTERNAL.search(content):
             raise InputError(f"{file} keeps its weights in another file; give YuNet's file with the weights inside")
         try:
-            self._network = cv2.FaceDetectorYN.create(str(file), "", (320, 320), threshold)
+            buffers = np.frombuffer(content, np.uint8), np.empty(0, np.uint8)
+            self._network = cv2.FaceDetectorYN.create("onnx", *buffers, (320, 320), threshold)
         except cv2.error as error:
             raise InputError(f"{file} cannot be read as YuNet's ONNX network; get it again") from error
         self._longest = longest

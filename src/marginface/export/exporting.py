@@ -19,6 +19,7 @@ from marginface.export.deployed import Foreign, Interface, program
 from marginface.export.metadata import metadata
 from marginface.export.parity import LIMIT, Parity, parity
 from marginface.export.quantise import Progress, calibration, quantise_onnx, quantise_openvino
+from marginface.filenames import utf8_name
 from marginface.files import create_file, replace_folder
 from marginface.tensor_file import check_finite, write_tensors
 from marginface.weights import import_checkpoint, to_embedder
@@ -137,7 +138,8 @@ def reopen(model: Embedder, path: Path, to: str, interface: Interface) -> Embedd
     """What was written, in its own runtime, behind the same preprocessing."""
     if to == "safetensors":
         again = Embedder.create(model.config, model.preprocessing)
-        again.backbone.load_state_dict(load_file(path))
+        with utf8_name(path) as name:
+            again.backbone.load_state_dict(load_file(name))
         return again
     if to == "insightface-pth":
         return to_embedder(import_checkpoint(path, source="insightface"), path.name)

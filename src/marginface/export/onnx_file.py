@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from marginface.embedder import Embedder
 from marginface.errors import InputError
 from marginface.export.deployed import Interface, program
+from marginface.filenames import utf8_name
 from marginface.optional_imports import load_library
 
 LIMIT = 2**31  # bytes, of an ONNX file
@@ -70,7 +71,8 @@ class OnnxRun(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
-        self.session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with utf8_name(path) as name:
+            self.session: Any = runtime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
 
     def forward(self, images: Tensor) -> Tensor:

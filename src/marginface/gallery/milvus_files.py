@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.filenames import utf8_name
 from marginface.files import replace_file, sync
 from marginface.optional_imports import load_library
 from marginface.readers.mapped import map_file
@@ -249,7 +250,7 @@ def _batches(folder: Path, listed: dict[str, list[Path]], kind: str, columns: Se
     """Arrow record batches: the Parquet files' first."""
     parquet = load_library("pyarrow.parquet")
     for path in listed[kind]:
-        with parquet.ParquetFile(path) as file:
+        with utf8_name(path) as name, parquet.ParquetFile(name) as file:
             rows = _rows_at_once(path, file, columns)
             for batch in file.iter_batches(rows, columns=list(columns), use_threads=False):
                 _check_batch(batch.select(list(columns)), path)
@@ -263,12 +264,12 @@ def _stream(path: Path) -> Iterator[Any]:
     """Batches until the first that is not whole, as a killed writer leaves it; the record tells if more is lost."""
     arrow = load_library("pyarrow")
     try:
-        with arrow.OSFile(str(path), "rb") as source:
+        with utf8_name(path) as name, arrow.OSFile(name, "rb") as source:
             check_messages(iter(arrow.ipc.MessageReader.open_stream(source)))
     except (arrow.ArrowInvalid, OSError):
         pass
     try:
-        with arrow.OSFile(str(path), "rb") as source:
+        with utf8_name(path) as name, arrow.OSFile(name, "rb") as source:
             for batch in arrow.ipc.open_stream(source):
                 batch.validate(full=True)
                 _check_batch(batch, path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.filenames import utf8_name
 from marginface.optional_imports import load_library
 from marginface.readers.base import USUAL_SIZE
 from marginface.readers.containment import Bounds
@@ -201,11 +202,13 @@ def _size(cell: Any) -> int:
 
 
 def _parquet(file: Path) -> Any:
-    return load_library("pyarrow.parquet", f"{file}: reading this format").ParquetFile(file, memory_map=True)
+    with utf8_name(file) as name:
+        return load_library("pyarrow.parquet", f"{file}: reading this format").ParquetFile(name, memory_map=True)
 
 
 def _arrow(pyarrow: Any, file: Path) -> Any:
-    stream = pyarrow.memory_map(str(file)).read_buffer()
+    with utf8_name(file) as name:
+        stream = pyarrow.memory_map(name).read_buffer()
     if _format(file) == ARROW_FILE:  # a stream between two marks and a footer, which is not believed
         stream = stream.slice(8)
     messages = pyarrow.ipc.MessageReader.open_stream(stream)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from marginface.filenames import as_text
 from marginface.optional_imports import load_library
@@ -26,6 +26,7 @@ class TableWriter:
         self._schema = _schema(self._pyarrow, contents)
         self._waiting: list[dict[str, Any]] = []
         self._writer: Any = None
+        self._file: BinaryIO
         self._shard_bytes = self._shard_rows = 0
 
     def write(self, records: Sequence[Record]) -> None:
@@ -53,7 +54,8 @@ class TableWriter:
         if not self._waiting:
             return
         if self._writer is None:
-            self._writer = self._parquet.ParquetWriter(self._path(self._shard), self._schema)
+            self._file = self._path(self._shard).open("wb")  # pyarrow's own names are UTF-8
+            self._writer = self._parquet.ParquetWriter(self._file, self._schema)
         table = self._pyarrow.Table.from_pylist(self._waiting, schema=self._schema)
         self._writer.write_table(table, row_group_size=ROWS_A_GROUP)
         self._shard_rows += len(self._waiting)
@@ -64,6 +66,7 @@ class TableWriter:
         if self._writer is None:
             return
         self._writer.close()
+        self._file.close()
         self._done += self._shard_rows
         self._shard += 1
         self._writer, self._shard_bytes, self._shard_rows = None, 0, 0

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from marginface.errors import InputError
+from marginface.filenames import as_text, utf8_name
 from marginface.files import check_room, create_file
 from marginface.gallery.drawing import draw_faces
 from marginface.gallery.people import Gallery
@@ -99,7 +100,8 @@ def open_video(source: str | int) -> cv2.VideoCapture:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     if isinstance(source, str) and Path(source).exists():
         open_file(source).close()  # a FIFO would be waited for
-    video = cv2.VideoCapture(source)
+    with ExitStack() as held:  # OpenCV crashes on a name that is not UTF-8
+        video = cv2.VideoCapture(source if isinstance(source, int) else held.enter_context(utf8_name(source)))
     if not video.isOpened():
         what = f"camera {source}" if isinstance(source, int) else f"{source}: the video"
         raise InputError(f"{what} cannot be opened; give a photograph, a folder, a video, or the number of a camera")
@@ -177,6 +179,8 @@ class _Writer:
 
     def write(self, image: np.ndarray) -> None:
         if self._video is None:
+            if as_text(str(self._temporary)) != str(self._temporary):
+                raise InputError(f"{self._path} is not a name in UTF-8, which OpenCV needs; give another")
             size = image.shape[1], image.shape[0]
             codec = cv2.VideoWriter.fourcc(*CODECS[self._temporary.suffix])
             self._video = cv2.VideoWriter(str(self._temporary), codec, self._rate, size)
@@ -190,8 +194,9 @@ class _Writer:
         if self._video is not None:
             self._video.release()
         check_room(self._temporary)
-        written = cv2.VideoCapture(str(self._temporary))
-        count = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
-        written.release()
+        with utf8_name(self._temporary) as name:
+            written = cv2.VideoCapture(name)
+            count = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
+            written.release()
         if count < self._frames:
             raise InputError(f"{self._path} could not be written whole: make room on the disk, or try .avi")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from marginface.errors import InputError
+from marginface.filenames import utf8_name
 from marginface.tensor_file import LARGEST_HEADER
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def open_part(path: Path) -> Iterator[Any]:
     The header's offsets, shapes and dtypes have been compared with the file's size before anything is allocated.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_name(path) as name, safe_open(name, "pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or not a checkpoint's ({error})") from error
