@@ -96,7 +96,7 @@ def test_keys_of_a_set_that_is_written_as_a_folder(key: str, tmp_path: Path) -> 
 
 def test_names_with_dots_are_kept(tmp_path: Path) -> None:
     assert align_faces(Keyed(["p/1.png", "p/A.J. Cook", "p/2.jpg"]), tmp_path).written == 3
-    assert files_below(tmp_path) == {Path("p/1.png"), Path("p/A.J. Cook.png"), Path("p/2.png")}
+    assert files_below(tmp_path) == {Path(".alignment.json"), Path("p/1.png"), Path("p/A.J. Cook.png"), Path("p/2.png")}
 
 
 def test_a_link_in_the_folder_of_aligned_faces_is_not_followed(tmp_path: Path) -> None:

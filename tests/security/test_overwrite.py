@@ -548,6 +548,7 @@ REMOVERS = {
     "readers/remote.py": {"replace_file"},  # the cache
     "readers/sidecar.py": {"replace_file"},  # the cache, or a name that is free
     "protocols/ijb_meta.py": {"replace_file"},  # the cache
+    "loading/alignment.py": {"replace_file"},  # the note of `align` and `convert` in the folder that they write
     "evaluate/saved.py": {"replace_file"},  # a threshold in the model's own config.json
     "training/monitor.py": {"replace_file"},  # files of a run
     "training/samples.py": {"replace_file"},

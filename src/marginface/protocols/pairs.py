@@ -86,7 +86,12 @@ def read_pairs(
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the one that holds a folder a person")
     wanted = sorted({side for pair in sides for side in pair})
-    pictures = {person: _pictures(folder, person) for person in {person for person, _ in wanted}}
+    bounds, named = Bounds(folder, allow_outside=allow_outside), {person for person, _ in wanted}
+    try:
+        bounds.check_all([folder / person for person in named if is_possible(person)])
+    except InputError as error:
+        raise InputError(f"{pairs_file}: {error}") from error
+    pictures = {person: _pictures(folder, person) for person in named}
     paths = [pictures[person].get(number) for person, number in wanted]
     if missing := [side for side, path in zip(wanted, paths, strict=True) if path is None]:
         person, number = missing[0]
@@ -97,7 +102,7 @@ def read_pairs(
         )
     images = [path for path in paths if path is not None]
     try:
-        Bounds(folder, allow_outside=allow_outside).check_all(images)
+        bounds.check_all(images)
     except InputError as error:
         raise InputError(f"{pairs_file}: {error}") from error
     index = {side: number for number, side in enumerate(wanted)}
@@ -213,7 +218,7 @@ def _pictures(folder: Path, person: str) -> dict[int, Path]:
     """The pictures of a person by number: of `name_0001`, `name_1`, `0001` and `1` the first that is there."""
     if not is_possible(person) or not (folder / person).is_dir():
         return {}
-    number = re.compile(rf"({re.escape(person)}[_-])?(\d{{1,9}})")
+    number = re.compile(rf"({re.escape(Path(person).name)}[_-])?(\d{{1,9}})")
     found: dict[int, tuple[bool, bool, int, Path]] = {}
     for path in find_files(folder / person, "*"):
         suffix, known = kind_of(path.name)
