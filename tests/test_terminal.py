@@ -21,6 +21,7 @@ def test_a_line_is_printed_as_it_is() -> None:
 
 
 def test_names_do_not_move_the_cursor() -> None:
+    assert printed("a\u202eb") == "a\\u202eb\n"
     assert printed("a\x1b[31m\rb\x9b") == "a\\x1b[31m\\x0db\\x9b\n"
     assert visible("tab\tand\nbreak") == "tab\tand\nbreak"
 

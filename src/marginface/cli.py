@@ -20,7 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from marginface.commands import COMMANDS
 from marginface.errors import InputError, Stopped
 from marginface.filenames import as_text
-from marginface.terminal import make_printable
+from marginface.terminal import CONTROLS, make_printable
 from marginface.training.signals import ECHO
 
 set_parsing_settings(import_path_denylist=["*"])  # a configuration's values name no modules to import
@@ -147,7 +147,7 @@ def _give_up_stdout() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", message)  # names in files may hold a terminal's commands
+    shown = CONTROLS.sub("?", message)  # names in files may hold a terminal's commands
     with suppress(OSError):  # stderr may be full, too
         print(f"marginface: {shown}", file=sys.stderr, flush=True)
     sys.exit(code)

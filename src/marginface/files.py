@@ -153,12 +153,12 @@ def _lock(folder: Name) -> int | None:
     return descriptor
 
 
-def check_file(path: Name, overwrite: bool = False, reads: Sequence[Name] = ()) -> None:
+def check_file(path: Name, overwrite: bool = False, reads: Sequence[Name] = (), within: Sequence[Name] = ()) -> None:
     """Raise InputError unless a file may be written at `path`; call it before the work that fills the file.
 
     A file that exists is replaced only with `overwrite`, or as an HTML page that marginface wrote, and not when it is
-    one of `reads` or part of a folder that `replace_folder` wrote. Symbolic links, devices and folders are never
-    replaced.
+    one of `reads`, lies in a data set of `within`, or is part of a folder that `replace_folder` wrote. Symbolic links,
+    devices and folders are never replaced.
     """
     target = Path(path)
     _check_place(target)
@@ -170,18 +170,26 @@ def check_file(path: Name, overwrite: bool = False, reads: Sequence[Name] = ()) 
         raise InputError(f"{target} is not a regular file; give the name of a file")
     if not overwrite and not _is_page(target):
         raise InputError(f"{target} exists already; give another name, or replace it with --overwrite")
-    if target.resolve() in [Path(read).resolve() for read in reads]:
+    if target.resolve() in [Path(read).resolve() for read in reads] or any(_holds(data, target) for data in within):
         raise InputError(f"{target} would replace what is read; give another name")
     for folder in target.absolute().parents:
         if str(target.absolute().relative_to(folder)) in (_written(folder) or ()):
             raise InputError(f"{target} is part of what marginface wrote to {folder}; give another name")
 
 
-def check_files(paths: Iterable[Name | None], overwrite: bool = False, reads: Sequence[Name] = ()) -> None:
+def _holds(data: Name, target: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # a long list of URLs is no path
+        return target.resolve().is_relative_to(Path(data).resolve())
+    return False
+
+
+def check_files(
+    paths: Iterable[Name | None], overwrite: bool = False, reads: Sequence[Name] = (), within: Sequence[Name] = ()
+) -> None:
     """`check_file` for all outputs of one command, without those left out; no two may be the same file."""
     given = [Path(path) for path in paths if path]
     for number, path in enumerate(given):
-        check_file(path, overwrite, reads)
+        check_file(path, overwrite, reads, within)
         if path.resolve() in [other.resolve() for other in given[:number]]:
             raise InputError(f"{path} is given for two outputs; give each a name of its own")
 

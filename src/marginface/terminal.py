@@ -13,7 +13,9 @@ from marginface.filenames import ERRORS
 
 WIDE = 168  # characters of a table in a log file or a pipe, whatever COLUMNS says
 EVERY = 30.0  # seconds between two lines of progress in a log file
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line break
+CONTROLS = re.compile(  # all but tab and line break; those from U+200E on turn the direction of writing
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def make_printable(*streams: TextIO | None) -> None:
@@ -38,7 +40,9 @@ def print_line(text: str, console: Console | None = None, style: str = "") -> No
 
 def visible(text: str) -> str:
     """Return `text` with its control characters, but tab and line break, as escapes."""
-    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return CONTROLS.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 def progress_lines(text: str, console: Console) -> Callable[[int, int], None]:

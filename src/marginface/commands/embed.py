@@ -21,7 +21,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, command: str) -> None:
-    check_file(options.output, options.overwrite, [options.model, options.folder])
+    check_file(options.output, options.overwrite, [options.model], within=[options.folder])
     model = load_model(options.model)
     notice_alignment(options.folder, read_alignment(options.folder, options.allow_outside), model)
     with progress_bar("embedding", "nothing was written; the same command begins anew") as progress:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from marginface.commands.faces import add_eye, add_gallery, open_eye, open_gallery
+from marginface.commands.progress import progress_bar
 from marginface.commands.shared import add_allow_outside, add_overwrite
 from marginface.errors import InputError
-from marginface.files import check_folder
+from marginface.files import check_apart, check_folder
 from marginface.gallery.models import open_model
 from marginface.gallery.people import Gallery, enrol, valid_name
 from marginface.gallery.photos import photos_in
@@ -68,14 +68,17 @@ def _add(options: Namespace) -> None:
     eye = open_eye(options)
     counts, console = Counter[str](), Console(stderr=True)
     with open_gallery(options, eye.model, write=True, make=True) as gallery:
-        enrolled = track(enrol(gallery, photos, eye), "enrolling", len(photos), console=console)
-        for (name, path), photo in zip(photos, enrolled, strict=True):
-            counts[photo.outcome] += 1
-            line = f"left out: {photo.reason}" if photo.reason else ""
-            if photo.others:
-                line = f"doubtful: {path} is enrolled as {name}, and the same photograph as {', '.join(photo.others)}"
-            if line:
-                print_line(line, console)
+        with progress_bar("enrolling", "run it again: who is enrolled already stays") as show:
+            enrolled = zip(photos, enrol(gallery, photos, eye), strict=True)
+            for done, ((name, path), photo) in enumerate(enrolled, start=1):
+                counts[photo.outcome] += 1
+                line = f"left out: {photo.reason}" if photo.reason else ""
+                if photo.others:
+                    others = ", ".join(photo.others)
+                    line = f"doubtful: {path} is enrolled as {name}, and the same photograph as {others}"
+                if line:
+                    print_line(line, console)
+                show(done, len(photos))
         print_line(
             f"{len(photos)} photographs: {counts['added']} added, {counts['known']} already enrolled, "
             f"{counts['left out']} left out; {_summary(gallery)}"
@@ -124,6 +127,7 @@ def _export(options: Namespace) -> None:
     if len(options.words) != 1:
         raise InputError("gallery export needs one folder to write to")
     check_folder(options.words[0], options.overwrite, [options.gallery])
+    check_apart(options.words[0], options.gallery)
     with open_gallery(options, open_model(options.model)) as gallery:
         print_line(f"{gallery.export(options.words[0], options.overwrite)} faces in {options.words[0]}")
 

@@ -29,7 +29,12 @@ def options(parser: ArgumentParser) -> None:
 def run(options: Namespace, command: str) -> None:
     console = open_console()
     reads = [options.path, *options.benchmark, *([options.model] if options.model else [])]
-    check_files([options.json, options.html, options.write_clean], options.overwrite, reads)
+    check_files(
+        [options.json, options.html, options.write_clean],
+        options.overwrite,
+        reads,
+        within=[options.path, *options.benchmark],
+    )
     model = load_model(options.model) if options.model else None
     if model:
         notice_alignment(options.path, read_alignment(options.path, options.allow_outside), model)

@@ -29,7 +29,7 @@ def embed_folder(
     order. Raises InputError naming the images that cannot be read, for a symbolic link that leads out of `folder`,
     unless `allow_outside`, and for an `output` that exists, unless `overwrite`.
     """
-    check_file(output, overwrite, [folder])
+    check_file(output, overwrite, within=[folder])
     folder = Path(folder)
     if reader := open_set(folder, allow_outside):
         images = Images.of_reader(str(folder), reader, range(len(reader)), resize)
