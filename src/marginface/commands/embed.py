@@ -27,4 +27,4 @@ def run(options: Namespace, command: str) -> None:
     with progress_bar("embedding", "nothing was written; the same command begins anew") as progress:
         words = options.folder, options.output, options.flip, options.resize
         count = embed_folder(model, *words, progress, options.allow_outside, options.overwrite)
-    print_line(f"{count:,} embeddings in {options.output}; the way: {model.path}")
+    print_line(f"{count:,} embeddings in {options.output}, computed in {model.path}")

@@ -129,7 +129,9 @@ class Gallery:
         """A person's faces, without pictures. Raises InputError for someone who is not enrolled."""
         found = [face for face in self._faces if face.name == as_text(name)]
         if not found:
-            raise InputError(f"{name!r} is not in {self.store.address}; `marginface gallery list` tells who is")
+            raise InputError(
+                f"{name!r} is not in {self.store.address}; ask `marginface gallery list` of the same --gallery"
+            )
         return found
 
     def __len__(self) -> int:
