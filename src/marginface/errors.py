@@ -2,7 +2,15 @@
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message is one sentence naming the file, the record and the fix."""
+    """What the user gave cannot be used. The message is one sentence naming the file, the record and the fix.
+
+    table: lines to print below the sentence. Line breaks in the sentence itself, as names in a stranger's file may
+    hold them, become blanks.
+    """
+
+    def __init__(self, sentence: str, table: str = "") -> None:
+        line = " ".join(sentence.splitlines())
+        super().__init__(f"{line}\n{table}" if table else line)
 
     elsewhere: bool | None = None
     """None while this process alone raises it; else all processes do, and another one prints it (True) or this one."""

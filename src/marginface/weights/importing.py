@@ -175,7 +175,8 @@ def _complete(model: ImportedModel, allow_partial: bool, name: str) -> None:
     if not allow_partial:
         raise InputError(
             f"{name} looks like {model.source}'s {model.backbone}, but {len(rows)} keys do not fit; take the right "
-            f"file, or keep fresh weights in their place with --allow-partial:\n{table(rows)}"
+            f"file, or keep fresh weights in their place with --allow-partial:",
+            table(rows),
         )
     fresh = create_backbone(model.backbone, model.num_features, **model.options).state_dict()
     unfit = {row.key for row in rows}

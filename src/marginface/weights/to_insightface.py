@@ -40,7 +40,7 @@ def _theirs(backbone: Backbone) -> Backbone:
         raise InputError(f"InsightFace has no {type(backbone).__name__}; it has iresnet, mobilefacenet and vit")
     theirs = create_backbone(layout.backbone, layout.num_features)
     if rows := differences(theirs.state_dict(), state):
-        raise InputError(f"InsightFace's {layout.backbone} would not load these weights:\n{table(rows)}")
+        raise InputError(f"InsightFace's {layout.backbone} would not load these weights:", table(rows))
     if _heads(backbone) != _heads(theirs):
         raise InputError(f"InsightFace's {layout.backbone} has other attention heads than this one")
     return theirs
