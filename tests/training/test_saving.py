@@ -73,7 +73,7 @@ def test_its_end_waits_for_the_write(reason: type[Exception] | None, tmp_path: P
         with Saver(2, True, 60.0) as saver:
             saver.save(tmp_path / "state-1", {"value": torch.zeros(3)}, {"step": 1})
             if reason:
-                raise reason
+                raise reason("why")
     except (InputError, RuntimeError):
         pass
     assert list_states(tmp_path)
